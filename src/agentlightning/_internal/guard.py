@@ -1,0 +1,66 @@
+"""The one guard around telemetry that runs on a user's thread.
+
+Silent for users: an error of ours is counted, logged once for each place, and the program goes on.
+Loud under test: with ``guard.loud = True`` it is raised.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+log = logging.getLogger("agentlightning")
+
+
+class Guard(contextlib.AbstractContextManager["Guard"]):
+    """Swallow, count and log errors of telemetry code; use as ``with guard("place"):``.
+
+    Thread-safe. Only ``Exception`` is swallowed: KeyboardInterrupt and SystemExit belong to the user.
+    """
+
+    def __init__(self, place: str = "") -> None:
+        """Make a guard for *place*, a short fixed name such as ``processor.on_end``."""
+        self._place = place
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None, /
+    ) -> bool:
+        """Swallow an ``Exception``; let everything else pass."""
+        if not isinstance(exc, Exception):
+            return False
+        failures.note(self._place, exc)
+        return not failures.loud
+
+
+class Failures:
+    """What the guards caught, by place."""
+
+    def __init__(self) -> None:
+        """Start with nothing caught."""
+        self.loud = False
+        """Raise instead of swallowing; the test suite sets it."""
+        self._counts: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def note(self, place: str, exc: BaseException) -> None:
+        """Count a failure; log the first one of each place with its traceback, at WARNING."""
+        with self._lock:
+            self._counts[place] = self._counts.get(place, 0) + 1
+            first = self._counts[place] == 1
+        if first:
+            with contextlib.suppress(Exception):  # a broken logging handler of the user's
+                log.warning("telemetry failed in %s: %s", place, type(exc).__name__, exc_info=exc)
+
+    def counts(self) -> dict[str, int]:
+        """Return how many failures each place had."""
+        with self._lock:
+            return dict(self._counts)
+
+
+failures = Failures()
+guard = Guard

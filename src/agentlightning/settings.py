@@ -1,0 +1,234 @@
+"""Every setting: name, type, unit, range and default, in one table.
+
+Where a value comes from, first match wins: an argument of the call, ``agentlightning.configure(...)``, the
+environment variable ``AGL_*``, the default. There is no configuration file. Standard library only.
+
+A *live* setting may change at any time; the others only before they are first used, afterwards ``configure`` raises.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from agentlightning.errors import SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+T = TypeVar("T", bool, int, float, str)
+
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false", "no", "off"})
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "OFF")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting(Generic[T]):
+    """One setting; its docstring below the definition says what it is for."""
+
+    variable: str
+    """Name of the environment variable."""
+    type: type[T]
+    default: T
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+    live: bool = False
+
+    @property
+    def name(self) -> str:
+        """Name as a keyword of ``configure``: ``AGL_BATCH_SIZE`` is ``batch_size``."""
+        return self.variable.removeprefix("AGL_").lower()
+
+    def parse(self, value: object, source: str) -> T:
+        """Return *value* in the setting's type.
+
+        Raises:
+            SettingError: Wrong type or out of range; the message names *source*, the type and the range.
+        """
+        try:
+            parsed = self._convert(value)
+        except (TypeError, ValueError):
+            raise SettingError(self._complaint(value, source)) from None
+        if not self._in_range(parsed):
+            raise SettingError(self._complaint(value, source))
+        return parsed
+
+    def _convert(self, value: object) -> Any:  # noqa: ANN401 - one of four types, which the caller knows
+        if self.type is bool:
+            word = str(value).strip().lower()
+            if word not in _TRUE and word not in _FALSE:
+                raise ValueError(word)
+            return word in _TRUE
+        if self.choices:
+            return str(value).strip().upper()
+        if self.type is str:
+            return str(value)
+        if isinstance(value, bool):
+            raise TypeError
+        return self.type(value)  # type: ignore[arg-type] - int() and float() raise for what they cannot take
+
+    def _in_range(self, value: object) -> bool:
+        if self.choices:
+            return value in self.choices
+        if isinstance(value, str):
+            return True
+        low = float("-inf") if self.minimum is None else self.minimum
+        high = float("inf") if self.maximum is None else self.maximum
+        return low <= float(value) <= high  # type: ignore[arg-type] - a number here; NaN is out of every range
+
+    def _complaint(self, value: object, source: str) -> str:
+        if self.choices:
+            wanted = "one of " + ", ".join(self.choices)
+        elif self.type is bool:
+            wanted = "1 or 0"
+        else:
+            wanted = {int: "a whole number", float: "a number", str: "text"}[self.type]
+            if self.maximum is not None:
+                wanted += f" from {self.minimum:g} to {self.maximum:g}"
+            elif self.minimum is not None:
+                wanted += f" of at least {self.minimum:g}"
+        return f"{source} is {value!r}; set it to {wanted}"
+
+
+ENABLED = Setting("AGL_ENABLED", bool, default=True)
+"""Whether anything is captured at all; ``0`` costs nothing measurable."""
+
+STORE = Setting("AGL_STORE", str, default="")
+"""URL or path of the default store; empty means ``agentlightning.db`` in the user's data directory."""
+
+PROJECT = Setting("AGL_PROJECT", str, default="default")
+"""Project that rollouts belong to."""
+
+LOG_LEVEL = Setting("AGL_LOG_LEVEL", str, default="OFF", choices=_LEVELS, live=True)
+"""Level of our own log on stderr. At OFF records still reach the handlers that the program itself has set."""
+
+SIGTERM = Setting("AGL_SIGTERM", bool, default=True)
+"""Whether a SIGTERM that nobody handles first writes what is waiting, for at most 1 s."""
+
+INSTRUMENT = Setting("AGL_INSTRUMENT", str, default="")
+"""Instrumentors, comma-separated: names to use (``openai,smolagents``), or to leave out (``-openai``); empty: all."""
+
+BATCH_SIZE = Setting("AGL_BATCH_SIZE", int, default=100, minimum=1, maximum=10_000)
+"""Spans in one request to a remote store."""
+
+FLUSH_INTERVAL = Setting("AGL_FLUSH_INTERVAL", float, default=5.0, minimum=0.01, maximum=3600)
+"""Longest time in seconds that a span waits before it is sent to a remote store."""
+
+FLUSH_TIMEOUT_S = Setting("AGL_FLUSH_TIMEOUT_S", float, default=2.0, minimum=0, maximum=3600, live=True)
+"""Longest time in seconds that the end of a ``trace_context`` or of the program waits for the store."""
+
+QUEUE_BYTES = Setting("AGL_QUEUE_BYTES", int, default=16 * 2**20, minimum=2**16)
+"""Bound of the queue between the program and the worker thread, in bytes of heap (an estimate)."""
+
+MEMORY_THRESHOLD = Setting("AGL_MEMORY_THRESHOLD", int, default=100 * 2**20, minimum=2**20)
+"""Bound in bytes of everything that capture holds in memory."""
+
+MAX_VALUE_BYTES = Setting("AGL_MAX_VALUE_BYTES", int, default=2**20, minimum=256, live=True)
+"""An attribute value longer than this, in bytes, is cut and marked; token ids and log-probabilities never are."""
+
+SAMPLE_RATE = Setting("AGL_SAMPLE_RATE", float, default=1.0, minimum=0, maximum=1, live=True)
+"""Share of traces that are kept; rewards and exceptions always are."""
+
+
+def all_settings() -> Iterator[Setting[Any]]:
+    """Yield every setting in the order of this file."""
+    return (value for value in globals().values() if isinstance(value, Setting))
+
+
+class _Values:
+    """What ``configure`` set, and which settings were used already."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.configured: dict[str, Any] = {}
+        self.used: set[str] = set()
+
+
+_values = _Values()
+
+
+def get(setting: Setting[T]) -> T:
+    """Return the value that holds now, and mark the setting as used.
+
+    Raises:
+        SettingError: The environment variable holds nonsense.
+    """
+    _values.used.add(setting.name)
+    return lookup(setting)[0]
+
+
+def lookup(setting: Setting[T]) -> tuple[T, str]:
+    """Return the value of *setting* and where it came from: ``configure``, the variable's name or ``default``.
+
+    Raises:
+        SettingError: The environment variable holds nonsense.
+    """
+    if setting.name in _values.configured:
+        return _values.configured[setting.name], "configure"
+    text = os.environ.get(setting.variable)
+    if text is not None and text.strip():
+        return setting.parse(text, setting.variable), setting.variable
+    return setting.default, "default"
+
+
+def configure(**values: object) -> None:
+    """Set settings by name: ``configure(log_level="DEBUG", batch_size=50)``. All are checked before any is set.
+
+    Raises:
+        SettingError: Unknown name, wrong type, out of range, or a setting that is not live was used already.
+    """
+    table = {setting.name: setting for setting in all_settings()}
+    checked: dict[str, Any] = {}
+    for name, value in values.items():
+        setting = table.get(name)
+        if setting is None:
+            msg = f"there is no setting {name!r}; use one of {', '.join(table)}"
+            raise SettingError(msg)
+        if not setting.live and name in _values.used and lookup(setting)[0] != value:
+            msg = f"{name} cannot change after it was used; call configure() before anything is traced"
+            raise SettingError(msg)
+        checked[name] = setting.parse(value, name)
+    with _values.lock:
+        _values.configured.update(checked)
+    if LOG_LEVEL.name in checked:
+        apply_log_level()
+
+
+def check_environment() -> None:
+    """Parse every ``AGL_*`` variable that is a setting.
+
+    Raises:
+        SettingError: The first one that holds nonsense.
+    """
+    for setting in all_settings():
+        lookup(setting)
+
+
+class _StderrHandler(logging.StreamHandler[Any]):
+    """Our own handler: made by ``AGL_LOG_LEVEL`` only, so that silence is the default."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+        self.setFormatter(logging.Formatter("agl %(levelname)s %(name)s: %(message)s"))
+
+
+def apply_log_level() -> None:
+    """Set the level of the logger ``agentlightning`` and attach or detach its handler on stderr."""
+    logger = logging.getLogger("agentlightning")
+    level = get(LOG_LEVEL)
+    for handler in list(logger.handlers):
+        if isinstance(handler, (_StderrHandler, logging.NullHandler)):
+            logger.removeHandler(handler)
+    if level == "OFF":
+        # Without this Python's last-resort handler would write warnings into the program's stderr.
+        logger.addHandler(logging.NullHandler())
+        logger.setLevel(logging.NOTSET)
+    else:
+        logger.addHandler(_StderrHandler())
+        logger.setLevel(level)
