@@ -1,0 +1,35 @@
+"""What holds for every test: no data of the user is touched, and errors of telemetry are loud."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agentlightning._internal.guard import failures
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_PREFIXES = ("AGL_", "OTEL_")
+_NAMES = ("TRACEPARENT", "TRACESTATE")
+_USER_FOLDERS = ("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME")
+
+
+@pytest.fixture(autouse=True)
+def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give the test, and the programs that it starts, a home and a store of their own.
+
+    Returns:
+        The temporary home; the default store is ``agentlightning.db`` in it.
+    """
+    home = tmp_path_factory.mktemp("home")
+    for name in list(os.environ):
+        if name.startswith(_PREFIXES) or name in _NAMES:
+            monkeypatch.delenv(name)
+    for name in _USER_FOLDERS:
+        monkeypatch.setenv(name, str(home))
+    monkeypatch.setenv("AGL_STORE", str(home / "agentlightning.db"))
+    monkeypatch.setattr(failures, "loud", True)
+    return home
