@@ -28,6 +28,11 @@ def new_trace_id() -> int:
     return secrets.randbits(128) or 1
 
 
+def new_span_id() -> int:
+    """Return a fresh, valid W3C span id as a number below 2**64."""
+    return secrets.randbits(64) or 1
+
+
 def virtual_span_id(attempt_id: str) -> int:
     """Return the id of the span that stands for the whole attempt and that no program writes.
 
