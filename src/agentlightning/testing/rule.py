@@ -1,0 +1,134 @@
+"""Rules: functions that answer a request without a script, among them one that drives real agents."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from agentlightning.testing.json_value import Json, JsonObject, as_list, as_object, as_text
+from agentlightning.testing.reply import Reply, ToolCall
+from agentlightning.testing.request import ChatRequest
+
+if TYPE_CHECKING:
+    from agentlightning.testing.request import Tool
+
+Rule: TypeAlias = "Callable[[ChatRequest], Reply | str]"
+"""Answers one request; called from many threads at once. A text stands for ``Reply(text)``."""
+
+_FINAL_ANSWER = "final_answer"
+_CODE_TAG = re.compile(r"must be opened with '([^']+)', and closed with '([^']+)'")
+_OBSERVATION = re.compile(r"Observation:\n(.*)", re.DOTALL)
+_CODE_FUNCTION = re.compile(r"^def (\w+)\(", re.MULTILINE)
+
+
+def echo(request: ChatRequest) -> Reply:
+    """Answer with the text of the last message."""
+    return Reply(request.last_text)
+
+
+@dataclass(frozen=True)
+class AgentRule:
+    """Drive an agent to its end: call tools one after the other, then give the final answer.
+
+    It works with any client that offers tools, and with ``ToolCallingAgent`` and ``CodeAgent`` of smolagents, which
+    write a call into the text and end with ``final_answer``. It keeps no state: how far an agent has come is read from
+    the conversation, so that many may use one server at once.
+    """
+
+    plan: tuple[ToolCall, ...] = ()
+    """Calls to make, in this order. When empty: each tool whose name is in the task, in the order of the task, with
+    the arguments written there (``add(a=1, b=2)``), else with arguments that fit its schema."""
+    answer: str = ""
+    """The final answer; when empty, the last result."""
+
+    def __call__(self, request: ChatRequest) -> Reply:
+        """Return the next step."""
+        if "<end_plan>" in as_list(request.body.get("stop")):
+            return Reply("1. Use the tools.\n2. Give the final answer.\n<end_plan>")
+        tags = _code_tags(request)
+        plan = self.plan or _plan_from_task(request)
+        done = sum(_is_step(message.text, tags) or bool(message.tool_calls) for message in request.messages[1:])
+        answer = self.answer or _last_result(request)
+        if tags is not None:
+            return Reply(_code_step(plan[done] if done < len(plan) else None, answer, tags))
+        if done < len(plan):
+            return Reply(tool_calls=(plan[done],))
+        if _FINAL_ANSWER in request.tool_names:
+            return Reply(tool_calls=(ToolCall(_FINAL_ANSWER, {"answer": answer}),))
+        return Reply(answer)
+
+
+def _code_tags(request: ChatRequest) -> tuple[str, str] | None:
+    """Return how a ``CodeAgent`` wants its code marked, None for any other client."""
+    found = None if request.tools else _CODE_TAG.search(request.messages[0].text)
+    return (found[1], found[2]) if found else None
+
+
+def _is_step(text: str, tags: tuple[str, str] | None) -> bool:
+    # smolagents writes the calls of a ToolCallingAgent back as text, and keeps the code of a CodeAgent as it was.
+    return "Calling tools:" in text or (tags is not None and tags[0] in text)
+
+
+def _code_step(call: ToolCall | None, answer: str, tags: tuple[str, str]) -> str:
+    if call is None:
+        return f"Thought: I know the answer.\n{tags[0]}\nfinal_answer({answer!r})\n{tags[1]}"
+    arguments: JsonObject = as_object(json.loads(call.arguments_text))
+    written = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+    return f"Thought: I call {call.name}.\n{tags[0]}\nresult = {call.name}({written})\nprint(result)\n{tags[1]}"
+
+
+def _last_result(request: ChatRequest) -> str:
+    found = _OBSERVATION.search(request.last_text)
+    text = found[1] if found else request.last_text
+    return text.removeprefix("Execution logs:\n").split("\nLast output from code snippet:")[0].strip()
+
+
+def _task(request: ChatRequest) -> str:
+    return next((message.text for message in request.messages if message.role == "user"), "")
+
+
+def _plan_from_task(request: ChatRequest) -> tuple[ToolCall, ...]:
+    task = _task(request)
+    schemas = {tool.name: tool.parameters for tool in request.tools} or {
+        name: JsonObject() for name in _CODE_FUNCTION.findall(request.messages[0].text)
+    }
+    found = {name: re.search(rf"\b{re.escape(name)}\b", task) for name in schemas if name and name != _FINAL_ANSWER}
+    places = sorted((match.start(), name) for name, match in found.items() if match)
+    return tuple(ToolCall(name, _arguments(name, schemas[name], task)) for _, name in places)
+
+
+def _arguments(name: str, schema: JsonObject, task: str) -> JsonObject:
+    written = re.search(rf"\b{re.escape(name)}\(([^()]*)\)", task)
+    if written:
+        return _written_arguments(written[1], [*as_object(schema.get("properties"))])
+    return as_object(sample(schema))
+
+
+def _written_arguments(text: str, names: list[str]) -> JsonObject:
+    try:
+        call = ast.parse(f"f({text})", mode="eval").body
+        if not isinstance(call, ast.Call):
+            return {}
+        result: JsonObject = dict(zip(names, map(ast.literal_eval, call.args), strict=False))
+        result.update({word.arg: ast.literal_eval(word.value) for word in call.keywords if word.arg})
+    except (SyntaxError, ValueError):
+        return {}
+    return result
+
+
+def sample(schema: JsonObject) -> Json:
+    """Return a value that fits a simple JSON schema: the required properties, each the plainest of its type."""
+    choices = as_list(schema.get("enum"))
+    if choices:
+        return choices[0]
+    kind = as_text(schema.get("type"))
+    if kind == "object" or "properties" in schema:
+        properties = as_object(schema.get("properties"))
+        required = as_list(schema.get("required")) if "required" in schema else [*properties]
+        return {name: sample(as_object(properties[name])) for name in map(as_text, required) if name in properties}
+    plain: dict[str, Json] = {"integer": 1, "number": 1.5, "boolean": True, "array": [], "null": None}
+    return plain.get(kind, "text")
