@@ -1,0 +1,25 @@
+"""Where rollouts and spans are kept: one contract, the stores behind it, and how a URL names one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agentlightning._internal.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from agentlightning.store.base import UNSET, LightningStore
+    from agentlightning.store.sql.manager import SqliteLightningStore
+    from agentlightning.store.url import default_store_url, open_store
+
+__all__ = ["UNSET", "LightningStore", "SqliteLightningStore", "default_store_url", "open_store"]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "UNSET": "agentlightning.store.base",
+        "LightningStore": "agentlightning.store.base",
+        "SqliteLightningStore": "agentlightning.store.sql.manager",
+        "default_store_url": "agentlightning.store.url",
+        "open_store": "agentlightning.store.url",
+    },
+)

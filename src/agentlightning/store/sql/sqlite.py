@@ -1,0 +1,283 @@
+"""The SQLite connector: one file, WAL, every commit on the disk before it counts.
+
+Rules that experiments taught: a writing transaction begins IMMEDIATE, else two readers that want to write get BUSY at
+once; a batch is one statement, because sqlite3 gives up the GIL for every row and a computing thread gives it back
+5 ms later; the file is made 0600 before SQLite opens it, and the -wal and -shm files inherit that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import sqlite3
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agentlightning.errors import StoreCorruptError, StoreError, StoreFullError, StoreUnavailableError, StoreVersionError
+from agentlightning.store.sql.connector import migrations, named_queries
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from agentlightning.store.sql.connector import Row
+
+APPLICATION_ID = 0x41474C31
+"""``AGL1`` in the file's header: tells our files from other SQLite files."""
+
+BUSY_TIMEOUT_S = 30.0
+"""How long a writer waits for the others."""
+
+_ROWS_PER_STATEMENT = 500
+_MAX_VARIABLES = 32_766 if sqlite3.sqlite_version_info >= (3, 32) else 999
+_PRAGMAS = "PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY;"
+
+
+class SqliteConnector:
+    """Connector to one SQLite file, made when it is missing. Thread-safe; after a fork the child opens its own."""
+
+    def __init__(self, path: str | Path, *, create: bool = True) -> None:
+        """Open *path* and bring its schema to this release's.
+
+        Args:
+            path: The file. A missing one is made with mode 0600, its missing directories with 0700.
+            create: False to refuse a missing file, for commands that only read.
+
+        Raises:
+            StoreUnavailableError: The file cannot be made, opened or written.
+            StoreCorruptError: The file is no store of ours, or is damaged.
+            StoreVersionError: The file was written by a newer release.
+        """
+        self.path = Path(path).expanduser().absolute()
+        self._lock = threading.RLock()
+        self._pid = os.getpid()
+        self._writer: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | None = None
+        with self._lock, _translated(self.path):
+            self._make_file(create=create)
+            self._check_and_migrate()
+
+    def _make_file(self, *, create: bool) -> None:
+        if self.path.exists():
+            return
+        if not create:
+            msg = f"there is no store at {self.path}; record something with 'agl run' or name another with --store"
+            raise StoreUnavailableError(msg)
+        missing = [folder for folder in (self.path.parent, *self.path.parent.parents) if not folder.exists()]
+        for folder in reversed(missing):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=256
+        )
+        connection.executescript(_PRAGMAS)
+        return connection
+
+    def _check_and_migrate(self) -> None:
+        connection = self._connection(writing=True)
+        version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+        application: int = connection.execute("PRAGMA application_id").fetchone()[0]
+        newest = migrations()[-1][0]
+        if application != APPLICATION_ID:
+            if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                msg = f"{self.path} is a database of another program; name another file with --store or AGL_STORE"
+                raise StoreCorruptError(msg)
+        elif version == newest:
+            return
+        elif version > newest:
+            msg = (
+                f"{self.path} was written by a newer release (schema {version}, this one knows {newest}); "
+                "upgrade agentlightning or name another file with --store or AGL_STORE"
+            )
+            raise StoreVersionError(msg)
+        _set_wal(connection)
+        with self.write():
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            for number, script in migrations():
+                if number > version:  # another process may have migrated while this one waited
+                    for statement in _statements(script):
+                        connection.execute(statement)
+                    connection.execute(f"PRAGMA user_version = {number}")
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+    def _connection(self, *, writing: bool) -> sqlite3.Connection:
+        if self._pid != os.getpid():
+            self._abandon()
+        connection = self._writer if writing else self._reader
+        if connection is None:
+            connection = self._connect()
+            if writing:
+                self._writer = connection
+            else:
+                self._reader = connection
+        return connection
+
+    def _abandon(self) -> None:
+        """Forget the parent's connections in a forked child without closing them.
+
+        SQLite forbids even closing them there: the child would check in the parent's log. An extra reference that is
+        never given back keeps the garbage collector away from them.
+        """
+        for connection in (self._writer, self._reader):
+            if connection is not None:
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+        self._writer = self._reader = None
+        self._pid = os.getpid()
+
+    def after_fork(self) -> None:
+        """Make the connector usable in a child: another thread may have held the lock when the parent forked."""
+        self._lock = threading.RLock()
+        self._abandon()
+
+    @contextmanager
+    def write(self) -> Generator[SqliteTransaction, None, None]:
+        """Begin a writing transaction; see ``Connector.write``."""
+        with self._lock, _translated(self.path):
+            connection = self._connection(writing=True)
+            _begin_immediate(connection)
+            try:
+                yield SqliteTransaction(connection)
+                connection.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def read(self) -> Generator[SqliteTransaction, None, None]:
+        """Begin a reading transaction; see ``Connector.read``."""
+        with self._lock, _translated(self.path):
+            connection = self._connection(writing=False)
+            connection.execute("BEGIN")
+            try:
+                yield SqliteTransaction(connection)
+            finally:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+
+    def close(self) -> None:
+        """Close the connections; the last process to do so folds the log into the file."""
+        with self._lock:
+            if self._pid != os.getpid():
+                self._abandon()
+            for connection in (self._reader, self._writer):
+                if connection is not None:
+                    connection.close()
+            self._writer = self._reader = None
+
+
+class SqliteTransaction:
+    """Named queries on one connection."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        """Run on *connection*, whose transaction is under way."""
+        self._connection = connection
+
+    def run(self, query: str, parameters: Sequence[object] = ()) -> int:
+        """Run a named query; see ``Transaction.run``."""
+        return self._connection.execute(named_queries()[query], parameters).rowcount
+
+    def run_rows(self, query: str, rows: Sequence[Sequence[object]]) -> int:
+        """Run a named query over rows; see ``Transaction.run_rows``."""
+        if not rows:
+            return 0
+        width = len(rows[0])
+        step = min(_ROWS_PER_STATEMENT, _MAX_VARIABLES // width)
+        changed = 0
+        for start in range(0, len(rows), step):
+            part = rows[start : start + step]
+            statement = _with_rows(query, len(part), width)
+            changed += self._connection.execute(statement, [value for row in part for value in row]).rowcount
+        return changed
+
+    def fetch(self, query: str, parameters: Sequence[object] = ()) -> list[Row]:
+        """Return the rows of a named query; see ``Transaction.fetch``."""
+        return self._connection.execute(named_queries()[query], parameters).fetchall()
+
+
+def _with_rows(query: str, count: int, width: int) -> str:
+    row = "(" + ",".join("?" * width) + ")"
+    return named_queries()[query].replace("{rows}", ",".join([row] * count))
+
+
+def _statements(script: str) -> list[str]:
+    """Split a migration into statements; ``executescript`` would commit the transaction that it runs in."""
+    statements: list[str] = []
+    pending = ""
+    for line in script.splitlines(keepends=True):
+        pending += line
+        if sqlite3.complete_statement(pending):
+            statements.append(pending)
+            pending = ""
+    return statements
+
+
+def _set_wal(connection: sqlite3.Connection) -> None:
+    """Switch to WAL; SQLite does not wait when several processes do so at once, hence the loop."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            if mode != "wal":
+                msg = f"SQLite refuses write-ahead logging here (mode {mode}): the file system lacks shared memory"
+                raise StoreUnavailableError(msg)
+            return
+
+
+def _begin_immediate(connection: sqlite3.Connection) -> None:
+    """Begin a writing transaction; SQLite answers BUSY at once while another process recovers the log."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.005)
+        else:
+            return
+
+
+@contextmanager
+def _translated(path: Path) -> Generator[None, None, None]:
+    """Turn errors of SQLite and of the file system into ours, with the file's name and what to do."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except sqlite3.DatabaseError as error:
+        raise _store_error(path, error) from error
+    except OSError as error:
+        msg = f"cannot open the store {path}: {error.strerror}; name another file with --store or AGL_STORE"
+        raise StoreUnavailableError(msg) from error
+
+
+def _store_error(path: Path, error: sqlite3.DatabaseError) -> StoreError:
+    text = str(error)
+    advice = "name another file with --store or AGL_STORE"
+    if "not a database" in text or "malformed" in text:
+        return StoreCorruptError(f"{path} is damaged or no Agent Lightning store ({text}); move it away or {advice}")
+    if "full" in text:
+        return StoreFullError(f"no space is left for the store {path} ({text}); free some space or {advice}")
+    if "no such table" in text or "no such column" in text:
+        return StoreCorruptError(f"{path} lacks a part of its schema ({text}); move it away or {advice}")
+    return StoreUnavailableError(f"cannot use the store {path}: {text}; {advice}")
+
+
+def default_path(data_dir: str | Path) -> Path:
+    """Return the path of the default store in a data directory."""
+    return Path(data_dir) / "agentlightning.db"
+
+

@@ -1,0 +1,220 @@
+"""Writing a batch of the pipeline in one transaction."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from agentlightning._internal.clock import now_ns
+from agentlightning.store.pack import dump_attributes, to_json
+from agentlightning.store.sql.sqlite import SqliteConnector
+from agentlightning.types.record import ResourceRecord, RolloutStart, WriteResult
+from agentlightning.view.facts import facts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from agentlightning.store.sql.connector import Connector, Transaction
+    from agentlightning.types.record import AttemptEnd, SpanRecord, WriteBatch
+
+_SEQUENCE = 5
+"""Place of ``sequence_id`` in a row of spans."""
+
+
+class BatchWriter:
+    """Writes batches through a connector. One thread at a time; what it remembers only saves statements."""
+
+    def __init__(self, connector: Connector) -> None:
+        """Write through *connector*."""
+        self._connector = connector
+        self._known_attempts: set[str] = set()
+        self._sources = _Sources()
+
+    def write(self, batch: WriteBatch) -> WriteResult:
+        """Write starts, spans and ends in one transaction; safe to repeat after any error.
+
+        The key rule: a span that is absent is inserted, an open one is replaced by its end, an ended one is never
+        changed. Sequence numbers follow the order of hand-over.
+
+        Raises:
+            StoreError: Nothing of the batch was written.
+        """
+        ended = sorted((span for span in batch.spans if span.end_ns is not None), key=lambda span: span.counter)
+        # All that needs no transaction is done before it, so that other processes wait as little as possible.
+        ended_rows = [self._row(span) for span in ended]
+        open_rows = [self._row(span) for span in batch.spans if span.end_ns is None]
+        starts = [*batch.starts, *self._unannounced(batch)]
+        new_sources = self._sources.unwritten()
+        with self._connector.write() as transaction:
+            _start(transaction, starts)
+            transaction.run_rows("add_sources", [row for _, row in new_sources])
+            _number(transaction, ended, ended_rows, batch.project)
+            stored = transaction.run_rows("add_ended_spans", ended_rows)
+            transaction.run_rows("add_open_spans", open_rows)
+            _beat(transaction, batch.spans)
+            _end(transaction, batch.ends)
+        self._known_attempts.update(start.attempt_id for start in starts)
+        self._sources.written.update(source_id for source_id, _ in new_sources)
+        return WriteResult(stored=stored, duplicate=len(ended) - stored)
+
+    def _unannounced(self, batch: WriteBatch) -> list[RolloutStart]:
+        """Return starts for the spans of attempts that this writer has not seen; existing ones are left alone."""
+        announced = self._known_attempts | {start.attempt_id for start in batch.starts}
+        return _implicit_starts((span for span in batch.spans if span.attempt_id not in announced), batch.project)
+
+    def _row(self, span: SpanRecord) -> list[object]:
+        attributes, packed = dump_attributes(span.attributes)
+        found = facts(span.name, span.attributes, scope=span.scope_name)
+        return [
+            span.trace_id,
+            span.span_id,
+            span.parent_id,
+            span.rollout_id,
+            span.attempt_id,
+            0,
+            span.name,
+            span.kind,
+            span.start_ns,
+            span.end_ns,
+            span.status_code,
+            span.status_description,
+            self._sources.id_of(span),
+            to_json(found),
+            span.trace_state,
+            to_json(span.links) if span.links else "[]",
+            to_json(span.events) if span.events else "[]",
+            attributes,
+            packed,
+        ]
+
+
+class _Sources:
+    """Numbers for what made a span (process, resource, scope): a hash, so that all processes agree on it."""
+
+    def __init__(self) -> None:
+        self.written: set[int] = set()
+        self._rows: dict[int, tuple[object, ...]] = {}
+        # The resource is kept beside its number: an id() is only unique while its object lives.
+        self._numbers: dict[tuple[int, str, str, str], tuple[int, ResourceRecord]] = {}
+
+    def id_of(self, span: SpanRecord) -> int:
+        """Return the number of the span's source."""
+        key = (id(span.resource), span.process, span.scope_name, span.scope_version)
+        known = self._numbers.get(key)
+        if known is None:
+            if len(self._numbers) >= 4096:  # noqa: PLR2004 - a bound for readers of other processes' spans
+                self._numbers.clear()
+            row = (*key[1:], span.resource.schema_url, to_json(span.resource.attributes))
+            digest = hashlib.blake2b(to_json(row).encode(), digest_size=8).digest()
+            number = int.from_bytes(digest, "big") >> 1  # SQLite's integers are signed
+            known = self._numbers[key] = (number, span.resource)
+            self._rows[number] = (number, *row)
+        return known[0]
+
+    def unwritten(self) -> list[tuple[int, tuple[object, ...]]]:
+        """Return number and row of the sources that no batch has written yet."""
+        return [(number, row) for number, row in self._rows.items() if number not in self.written]
+
+
+class SqliteWriter:
+    """The writing half of the SQLite store: what a traced program loads, without models and event loop."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Open the file at *path*; see ``SqliteConnector`` for what it raises."""
+        self._connector = SqliteConnector(path)
+        self._writer = BatchWriter(self._connector)
+        self.url: str | None = f"sqlite:///{self._connector.path}"
+
+    def write_batch(self, batch: WriteBatch) -> WriteResult:
+        """Write a batch; see ``BatchWriter.write``. Thread-safe."""
+        return self._writer.write(batch)
+
+    def after_fork(self) -> None:
+        """Make the writer usable in a forked child."""
+        self._connector.after_fork()
+        self._writer = BatchWriter(self._connector)
+
+    def close(self) -> None:
+        """Close the connection; a later batch opens it again."""
+        self._connector.close()
+
+
+def _implicit_starts(spans: Iterable[SpanRecord], project: str) -> list[RolloutStart]:
+    first: dict[str, RolloutStart] = {}
+    for span in spans:
+        if span.attempt_id not in first:
+            first[span.attempt_id] = RolloutStart(
+                rollout_id=span.rollout_id,
+                attempt_id=span.attempt_id,
+                project=project,
+                start_ns=span.start_ns,
+                implicit=True,
+            )
+    return list(first.values())
+
+
+def _start(transaction: Transaction, starts: Sequence[RolloutStart]) -> None:
+    if not starts:
+        return
+    for project in {start.project for start in starts}:
+        transaction.run("add_project", (project, now_ns()))
+    transaction.run_rows("start_rollouts", [_rollout_row(start) for start in starts])
+    attempts = [
+        (s.attempt_id, s.rollout_id, 1, "running", s.start_ns, s.start_ns, to_json(_attempt_metadata(s)))
+        for s in starts
+    ]
+    transaction.run_rows("start_attempts", attempts)
+
+
+def _rollout_row(start: RolloutStart) -> tuple[object, ...]:
+    return (
+        start.rollout_id,
+        start.project,
+        "running",
+        start.mode,
+        None,
+        start.metadata.get("parent_rollout_id"),
+        int(start.implicit),
+        start.start_ns,
+        "{}",
+        to_json(start.metadata or None),
+        to_json(start.input),
+    )
+
+
+def _attempt_metadata(start: RolloutStart) -> dict[str, str] | None:
+    return {"process": start.process} if start.process else None
+
+
+def _number(transaction: Transaction, ended: list[SpanRecord], rows: list[list[object]], project: str) -> None:
+    """Give the ended spans the next sequence numbers of their rollouts."""
+    if not ended:
+        return
+    counts = Counter(span.rollout_id for span in ended)
+    wanted = to_json(counts)
+    if transaction.run("reserve_sequences", (wanted,)) != len(counts):
+        # A rollout that this writer knew was deleted meanwhile: make it again, then number all spans anew.
+        _start(transaction, _implicit_starts(ended, project))
+        transaction.run("reserve_sequences", (wanted,))
+    after: dict[str, int] = dict(transaction.fetch("last_sequences", (wanted,)))
+    following = {rollout_id: after[rollout_id] - count + 1 for rollout_id, count in counts.items()}
+    for span, row in zip(ended, rows, strict=True):
+        row[_SEQUENCE] = following[span.rollout_id]
+        following[span.rollout_id] += 1
+
+
+def _beat(transaction: Transaction, spans: Sequence[SpanRecord]) -> None:
+    """Note the newest sign of life of each attempt."""
+    newest: dict[str, int] = {}
+    for span in spans:
+        newest[span.attempt_id] = max(newest.get(span.attempt_id, 0), span.end_ns or span.start_ns)
+    if newest:
+        transaction.run("beat_attempts", (to_json(newest),))
+
+
+def _end(transaction: Transaction, ends: Sequence[AttemptEnd]) -> None:
+    for end in ends:
+        transaction.run("end_attempt", (end.attempt_id, end.status, end.end_ns, to_json(end.metadata)))
+        transaction.run("end_rollout_of_attempt", (end.attempt_id, end.status, end.end_ns))
