@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 
-class SpanFacts(msgspec.Struct, kw_only=True):
+class SpanFacts(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The few facts of a span that trees, totals and bills need; ``view.facts`` finds them in any dialect.
 
     A token count is None where the provider reported none. The four classes are disjoint:
@@ -32,6 +32,14 @@ class SpanFacts(msgspec.Struct, kw_only=True):
     tool_name: str | None = None
     response_id: str | None = None
     reward: float | None = None
+    reported_input_tokens: int | None = None
+    """Prompt tokens as the instrumentor reported them, on a span of any kind; whether they include the cache depends
+    on who wrote them. Never added up: agents and chains report the sum of the calls below them."""
+    reported_output_tokens: int | None = None
+    reported_total_tokens: int | None = None
+    inconsistent: bool = False
+    """The reported counts contradict each other (a part above its whole, a total that is no sum); what was taken is
+    clamped to what is possible."""
 
 
 class SpanRow(msgspec.Struct, kw_only=True):
