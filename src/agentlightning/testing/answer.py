@@ -12,8 +12,8 @@ from agentlightning.testing.reply import Reply, ToolCall, Usage
 from agentlightning.testing.request import ChatRequest, answer_pieces
 from agentlightning.testing.tokenizer import ids_of, logprob, pieces
 
-TokenDialect = Literal["vllm", "vllm-old", "litellm"]
-"""Where token ids are in an answer: ``vllm`` is 0.10.2 and newer, ``vllm-old`` the patched server before it."""
+TokenDialect = Literal["vllm", "vllm-old", "litellm", "sglang"]
+"""A server's way to report token ids, see ``agentlightning.testing.dialect``."""
 
 CREATED = 1_700_000_000
 """Time of the answer with number 0 in seconds; each later one is a second younger."""
@@ -73,13 +73,6 @@ class Answer:
         )
         finish_reason = reply.finish_reason or ("tool_calls" if calls else "stop")
         return Choice(index, text, reply.reasoning, calls, finish_reason)
-
-    @property
-    def shows_token_ids(self) -> bool:
-        """Whether ids are in the answer: new servers send them only where the request asks for them."""
-        return self.dialect == "vllm-old" or (
-            self.dialect is not None and self.request.body.get("return_token_ids") is True
-        )
 
     @cached_property
     def prompt_ids(self) -> list[int]:

@@ -1,10 +1,4 @@
-"""Answers of ``POST /v1/chat/completions``, whole and in chunks.
-
-Token ids are where the servers put them: vLLM 0.10.2 and newer has ``prompt_token_ids`` on the answer (in a stream on
-the first chunk) and ``token_ids`` on each choice (of each chunk); the patched vLLM before it had
-``prompt_token_ids`` and ``response_token_ids`` (a list for each choice) on the whole answer only; LiteLLM moves
-``token_ids`` into ``provider_specific_fields`` of the choice.
-"""
+"""Answers of ``POST /v1/chat/completions``, whole and in chunks."""
 
 from __future__ import annotations
 
@@ -13,13 +7,15 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from agentlightning.testing.answer import Answer, Choice, chat_usage, logprob_entries, wants_usage_chunk
+from agentlightning.testing.dialect import choice_ids, first_chunk_ids, last_chunk_ids, whole_ids
 from agentlightning.testing.json_value import Json, JsonObject, as_count
 from agentlightning.testing.request import ChatRequest, call_pieces
-from agentlightning.testing.reply import ToolCall
 from agentlightning.testing.tokenizer import ids_of, pieces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from agentlightning.testing.reply import ToolCall
 
 
 def chat_completion(answer: Answer) -> JsonObject:
@@ -28,10 +24,7 @@ def chat_completion(answer: Answer) -> JsonObject:
     body["choices"] = [_choice(answer, choice) for choice in answer.choices]
     if answer.usage is not None:
         body["usage"] = chat_usage(answer.usage)
-    if answer.shows_token_ids:
-        body["prompt_token_ids"] = [*answer.prompt_ids]
-        if answer.dialect == "vllm-old":
-            body["response_token_ids"] = [[*choice.token_ids] for choice in answer.choices]
+    body.update(whole_ids(answer))
     return body
 
 
@@ -44,10 +37,13 @@ def chat_chunks(answer: Answer) -> Iterator[JsonObject]:
                 continue
             chunk = _frame(answer, "chat.completion.chunk")
             chunk["choices"] = [_chunk_choice(answer, choice, delta)]
-            if first and answer.shows_token_ids and answer.dialect != "vllm-old":
-                chunk["prompt_token_ids"] = [*answer.prompt_ids]
+            if first:
+                chunk.update(first_chunk_ids(answer))
             first = False
             yield chunk
+    extension = last_chunk_ids(answer)
+    if extension:
+        yield {**_frame(answer, "chat.completion.chunk"), "choices": [], **extension}
     if answer.usage is not None and wants_usage_chunk(answer.request):
         yield {**_frame(answer, "chat.completion.chunk"), "choices": [], "usage": chat_usage(answer.usage)}
 
@@ -88,7 +84,7 @@ def _choice(answer: Answer, choice: Choice) -> JsonObject:
         "logprobs": entries,
         "finish_reason": choice.finish_reason,
     }
-    _add_token_ids(answer, body, choice.token_ids)
+    body.update(choice_ids(answer, choice.token_ids, first=True))
     return body
 
 
@@ -123,15 +119,8 @@ def _chunk_choice(answer: Answer, choice: Choice, delta: _Delta) -> JsonObject:
         "finish_reason": delta.finish_reason,
     }
     if delta.tokens:
-        _add_token_ids(answer, body, ids_of(delta.tokens))
+        body.update(choice_ids(answer, ids_of(delta.tokens), first=False))
     return body
-
-
-def _add_token_ids(answer: Answer, choice: JsonObject, ids: list[int]) -> None:
-    if answer.shows_token_ids and answer.dialect == "vllm":
-        choice["token_ids"] = [*ids]
-    elif answer.shows_token_ids and answer.dialect == "litellm":
-        choice["provider_specific_fields"] = {"token_ids": [*ids]}
 
 
 def _logprobs(answer: Answer, tokens: list[str], *, first: bool) -> Json:

@@ -1,4 +1,4 @@
-"""Answers of ``POST /v1/completions``, whole and in chunks; vLLM's token ids are on the choices here."""
+"""Answers of ``POST /v1/completions``, whole and in chunks."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from itertools import accumulate, zip_longest
 from typing import TYPE_CHECKING
 
 from agentlightning.testing.answer import Answer, Choice, chat_usage, wants_usage_chunk
-from agentlightning.testing.json_value import Json, JsonObject
+from agentlightning.testing.dialect import choice_ids, whole_ids
 from agentlightning.testing.tokenizer import ids_of, logprob, pieces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from agentlightning.testing.json_value import Json, JsonObject
 
 
 def completion(answer: Answer) -> JsonObject:
@@ -20,9 +22,7 @@ def completion(answer: Answer) -> JsonObject:
     body["choices"] = [_choice(answer, choice, pieces(choice.text), choice.finish_reason) for choice in answer.choices]
     if answer.usage is not None:
         body["usage"] = chat_usage(answer.usage)
-    if answer.shows_token_ids and answer.dialect == "vllm-old":
-        body["prompt_token_ids"] = [*answer.prompt_ids]
-        body["response_token_ids"] = [[*choice.token_ids] for choice in answer.choices]
+    body.update(whole_ids(answer))
     return body
 
 
@@ -58,28 +58,22 @@ def _choice(
         "logprobs": _logprobs(answer, tokens, first=first),
         "finish_reason": finish_reason,
     }
-    if not answer.shows_token_ids or answer.dialect == "vllm-old":
-        return body
-    if first:
-        body["prompt_token_ids"] = [*answer.prompt_ids]
-    ids: list[Json] = [*ids_of(tokens)]
-    if answer.dialect == "litellm":
-        body["provider_specific_fields"] = {"token_ids": ids}
-    else:
-        body["token_ids"] = ids
+    body.update(choice_ids(answer, ids_of(tokens), first=first))
     return body
 
 
-def _logprobs(answer: Answer, tokens: list[str], *, first: bool) -> Json:
+def _logprobs(answer: Answer, tokens: list[str], *, first: bool) -> JsonObject | None:
     asked = answer.request.body.get("logprobs")
     if asked is None or asked is False:
         return None
     values = [logprob(token) for token in tokens]
     if answer.nan_logprobs and first and values:
         values[0] = math.nan
+    offsets: list[Json] = [*accumulate((len(token) for token in tokens[:-1]), initial=0)]
+    candidates: list[Json] = [{token: value} for token, value in zip(tokens, values, strict=True)]
     return {
         "tokens": [*tokens],
         "token_logprobs": [*values],
-        "top_logprobs": [{token: value} for token, value in zip(tokens, values, strict=True)],
-        "text_offset": [*accumulate((len(token) for token in tokens[:-1]), initial=0)][: len(tokens)],
+        "top_logprobs": candidates,
+        "text_offset": offsets[: len(tokens)],
     }

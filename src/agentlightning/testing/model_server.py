@@ -11,22 +11,24 @@ import argparse
 import itertools
 import signal
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from agentlightning.testing.answer import CREATED, Answer, TokenDialect
 from agentlightning.testing.chat import chat_chunks, chat_completion
 from agentlightning.testing.completion import completion, completion_chunks
+from agentlightning.testing.dialect import check_token_request
 from agentlightning.testing.embedding import embeddings
-from agentlightning.testing.wire import Outgoing, ReceivedRequest, Server, error_body
-from agentlightning.testing.json_value import Json, JsonObject
 from agentlightning.testing.reply import Reply
 from agentlightning.testing.request import BadRequestError, ChatRequest, Endpoint, read_request
 from agentlightning.testing.response import response, response_events
 from agentlightning.testing.rule import AgentRule, Rule, echo
+from agentlightning.testing.wire import Outgoing, ReceivedRequest, Server, error_body
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import TracebackType
+
+    from agentlightning.testing.json_value import Json, JsonObject
 
 __all__ = ["ModelServer", "ReceivedRequest", "main"]
 
@@ -58,8 +60,8 @@ class ModelServer:
             answers: Replies that are used up one for each request, in the order in which the requests come (after the
                 last one, status 400 says so), or a rule that is called for each request.
             port: 0 takes any free one.
-            token_ids: Where token ids are in the answers, see ``agentlightning.testing.chat``. Like the real servers,
-                ``vllm`` and ``litellm`` send them only to a request with ``return_token_ids: true``.
+            token_ids: Where token ids are in the answers, see ``agentlightning.testing.dialect``. Like the real servers,
+                all but ``vllm-old`` send them only to a request with ``return_token_ids: true``.
             nan_logprobs: The first log-probability of each choice is NaN.
         """
         self._rule = answers if callable(answers) else _Script(answers)
@@ -100,7 +102,7 @@ class ModelServer:
             self._thread.join()
         self._http.server_close()
 
-    def __enter__(self) -> ModelServer:
+    def __enter__(self) -> ModelServer:  # noqa: PYI034 - typing.Self is of Python 3.11
         """Start."""
         return self.start()
 
@@ -142,6 +144,7 @@ class ModelServer:
         if reply.status >= 400:  # noqa: PLR2004 - the first of HTTP's error codes
             return Outgoing(reply, error_body(reply.text or "injected failure", _error_kind(reply.status)))
         answer = Answer(request, reply, self._dialect, self._nan_logprobs)
+        check_token_request(answer)
         if request.stream:
             return Outgoing(reply, events=_events(answer), named_events=request.endpoint == "responses")
         whole = {"chat": chat_completion, "completions": completion, "responses": response}[request.endpoint]
@@ -192,15 +195,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until SIGINT or SIGTERM; print the URL first."""
     parser = argparse.ArgumentParser(prog="python -m agentlightning.testing.model_server", description=__doc__)
     parser.add_argument("--port", type=int, default=0, help="0 takes any free one (default)")
-    parser.add_argument("--token-ids", choices=["vllm", "vllm-old", "litellm"], help="send token ids of this shape")
+    parser.add_argument("--token-ids", choices=get_args(TokenDialect), help="send token ids of this shape")
     parser.add_argument("--rule", choices=["agent", "echo"], default="echo", help="how to answer (default: echo)")
     options = parser.parse_args(arguments)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda _number, _frame: stop.set())
     rule = AgentRule() if options.rule == "agent" else echo
     with ModelServer(rule, port=options.port, token_ids=options.token_ids) as server:
-        print(server.url, flush=True)  # noqa: T201 - the command's output
+        print(server.url, flush=True)
         stop.wait()
     return 0
 

@@ -10,7 +10,6 @@ from agentlightning.testing.json_value import JsonObject, as_count, as_list, as_
 from agentlightning.testing.reply import ToolCall
 from agentlightning.testing.tokenizer import pieces
 
-
 Endpoint = Literal["chat", "completions", "responses"]
 
 

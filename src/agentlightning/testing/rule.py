@@ -5,16 +5,16 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from agentlightning.testing.json_value import Json, JsonObject, as_list, as_object, as_text
 from agentlightning.testing.reply import Reply, ToolCall
-from agentlightning.testing.request import ChatRequest
 
 if TYPE_CHECKING:
-    from agentlightning.testing.request import Tool
+    from collections.abc import Callable
+
+    from agentlightning.testing.request import ChatRequest
 
 Rule: TypeAlias = "Callable[[ChatRequest], Reply | str]"
 """Answers one request; called from many threads at once. A text stands for ``Reply(text)``."""

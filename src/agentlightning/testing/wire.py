@@ -10,13 +10,12 @@ import socketserver
 import sys
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from agentlightning.testing.json_value import Json, JsonObject
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from agentlightning.testing.json_value import Json, JsonObject
     from agentlightning.testing.reply import Reply
 
 _HANG_POLL_S = 0.05
@@ -102,12 +101,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = -1
-    server: Server
 
-    def do_GET(self) -> None:  # noqa: N802 - the base class calls it by this name
+    @property
+    def _owner(self) -> Server:
+        return cast("Server", self.server)
+
+    def do_GET(self) -> None:
         self._serve()
 
-    def do_POST(self) -> None:  # noqa: N802 - the base class calls it by this name
+    def do_POST(self) -> None:
         self._serve()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
@@ -123,9 +125,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         received = self._receive()
         if received is None:
             return
-        self.server.requests.append(received)
-        out = self.server.answer(received)
-        if out.reply.delay_s and self.server.closing.wait(out.reply.delay_s):
+        self._owner.requests.append(received)
+        out = self._owner.answer(received)
+        if out.reply.delay_s and self._owner.closing.wait(out.reply.delay_s):
             self.close_connection = True
         elif out.reply.fault in ("hang", "drop"):
             self._leave(hang=out.reply.fault == "hang")
@@ -171,7 +173,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._send_more_headers(reply.headers)
         self.wfile.flush()
         for number, event in enumerate(events):
-            if number == reply.break_after_chunks or self.server.closing.wait(reply.chunk_delay_s):
+            if number == reply.break_after_chunks or self._owner.closing.wait(reply.chunk_delay_s):
                 self._leave(hang=False)
                 return
             name = f"event: {event['type']}\n" if out.named_events else ""
@@ -190,7 +192,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _leave(self, *, hang: bool) -> None:
         """Close the connection as it is, at once or when one of the two sides ends the wait."""
-        while hang and not self.server.closing.wait(_HANG_POLL_S):
+        while hang and not self._owner.closing.wait(_HANG_POLL_S):
             readable = select.select([self.connection], [], [], 0)[0]
             if readable and not self.connection.recv(1, socket.MSG_PEEK):
                 break
