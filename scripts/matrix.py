@@ -1,0 +1,127 @@
+"""Run the test suite in other environments and print one result line for each: ``make matrix``.
+
+Names as arguments choose environments (``make matrix ENV="openai-1"``). Each lives in ``.venvs/NAME``, its log beside
+it in ``.venvs/NAME.log``. Standard library only. Ends with 1 when a test failed, and with 2 for an unknown name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pythons import pythons
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / ".venvs"
+TIME_LIMIT_S = 1800
+# Lint-like tests and the wheel are the same in every environment.
+ELSEWHERE = ("--ignore=tests/unit/project", "--ignore=tests/acceptance/project")
+SHOWN = ("openai", "smolagents", "opentelemetry-sdk", "openinference-instrumentation-openai")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """One combination of Python and packages; what is not named is the newest that is supported."""
+
+    python: str = "3.11"
+    packages: dict[str, str] = field(default_factory=dict[str, str])
+    marker: str = "not slow"
+
+
+NEWEST = {"openai": "openai>=3,<4", "smolagents": "smolagents[openai]>=1.26,<2"}
+ENVIRONMENTS = {
+    "long": Environment(marker="slow or not slow"),
+    "openai-1": Environment(packages={"openai": "openai>=1.69,<2"}),
+    "openai-2": Environment(packages={"openai": "openai>=2.8,<3"}),
+    "smolagents-oldest": Environment(packages={"smolagents": "smolagents[openai]==1.15.*"}),
+    "opentelemetry-oldest": Environment(packages={"otel": "opentelemetry-sdk==1.36.*"}),
+    "python-3.10": Environment(python="3.10"),
+    "python-3.12": Environment(python="3.12"),
+    "python-3.13": Environment(python="3.13"),
+    "python-3.14": Environment(python="3.14"),
+}
+
+
+def quiet(*command: str | Path) -> str:
+    """Return what *command* prints.
+
+    Raises:
+        subprocess.CalledProcessError: It failed; its output is in the error.
+    """
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True)
+    return done.stdout
+
+
+def prepare(uv: str, name: str, environment: Environment, python: str) -> Path:
+    """Make the environment, or bring it up to date, and return its interpreter."""
+    folder = FOLDER / name
+    quiet(uv, "venv", "--quiet", "--allow-existing", "--python", python, folder)
+    interpreter = folder / "bin" / "python"
+    packages = [*{**NEWEST, **environment.packages}.values()]
+    quiet(uv, "pip", "install", "--quiet", "--python", interpreter, "--group", "test", "--editable", ".", *packages)
+    return interpreter
+
+
+def versions(interpreter: Path) -> str:
+    """Return the versions that tell environments apart."""
+    code = f"from importlib.metadata import version\nfor name in {SHOWN!r}: print(name, version(name))"
+    return ", ".join(quiet(interpreter, "-c", code).splitlines())
+
+
+def run(interpreter: Path, name: str, environment: Environment) -> tuple[int, str]:
+    """Run the suite; return its exit status and its closing line."""
+    log = FOLDER / f"{name}.log"
+    # The log keeps everything, so that a failure can be read without another run.
+    command = [interpreter, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", environment.marker, *ELSEWHERE]
+    clean = {key: value for key, value in os.environ.items() if key not in {"VIRTUAL_ENV", "PYTHONPATH"}}
+    with log.open("w", encoding="utf-8") as stream:
+        status = subprocess.run(
+            command, cwd=ROOT, env=clean, stdout=stream, stderr=subprocess.STDOUT, check=False, timeout=TIME_LIMIT_S
+        ).returncode
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    return status, next((line.strip("= ") for line in reversed(lines) if line.strip()), "no output")
+
+
+def result(uv: str, name: str) -> tuple[int, str]:
+    """Return 0 or 1 and the result line of one environment; an absent Python is a skip and no failure."""
+    environment = ENVIRONMENTS[name]
+    python = pythons().get(environment.python)
+    if python is None:
+        return 0, f"skipped: no Python {environment.python} on this machine"
+    start = time.monotonic()
+    try:
+        interpreter = prepare(uv, name, environment, python)
+        status, closing = run(interpreter, name, environment)
+    except subprocess.CalledProcessError as error:
+        return 1, f"could not be set up: {str(error.stdout).strip().splitlines()[-1:]}"
+    except subprocess.TimeoutExpired:
+        return 1, f"stopped after {time.monotonic() - start:.0f} s"
+    return int(status != 0), f"{closing} | Python {environment.python}, {versions(interpreter)}"
+
+
+def main() -> int:
+    """Run the environments that were asked for, all without a name."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--uv", default="uv", help="the uv to use")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(ENVIRONMENTS)}")
+    chosen = parser.parse_args()
+    unknown = [name for name in chosen.names if name not in ENVIRONMENTS]
+    if unknown:
+        print(f"no environment {unknown[0]!r}; there are {', '.join(ENVIRONMENTS)}", file=sys.stderr)
+        return 2
+    FOLDER.mkdir(exist_ok=True)
+    failed = 0
+    for name in chosen.names or ENVIRONMENTS:
+        status, line = result(chosen.uv, name)
+        failed |= status
+        print(f"{name:22} {'FAILED' if status else 'ok':7} {line}", flush=True)
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
