@@ -1,0 +1,280 @@
+"""The rows of a rollout as one tree, with totals that count every call once.
+
+No recursion anywhere: a chain of 100,000 spans is as good as any other tree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from agentlightning.view.cost import ZERO, Price, plus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from agentlightning.types.query import SpanFacts, SpanRow
+
+    Pricer = Callable[[SpanFacts, int], Price]
+
+COUNTED_KINDS = ("llm", "embedding")
+"""Kinds of spans whose tokens and cost are added up."""
+
+
+class Totals(msgspec.Struct, kw_only=True):
+    """Sums over some spans; ``a + b`` adds them, exactly for the cost.
+
+    Tokens are those of counted calls: see ``Node.counted``.
+    """
+
+    spans: int = 0
+    errors: int = 0
+    """Spans with status ``ERROR``."""
+    llm_calls: int = 0
+    embedding_calls: int = 0
+    failed_calls: int = 0
+    """Counted calls, LLM or embedding, with status ``ERROR``."""
+    calls_without_usage: int = 0
+    """Counted calls that reported no tokens."""
+    inconsistent: int = 0
+    """Counted calls whose reported token counts contradict each other."""
+    fresh_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    output_tokens: int = 0
+    """Reasoning included."""
+    reasoning_tokens: int = 0
+    cost: Decimal = ZERO
+    """USD, sum over the calls whose cost is known."""
+    cost_known: int = 0
+    """Counted calls whose cost is known."""
+    cost_unknown: int = 0
+    """Counted calls whose cost is not known; above 0 the ``cost`` is a lower bound."""
+    reported_cost: float = 0.0
+    """USD, sum of what providers and instrumentors reported for counted calls."""
+
+    @property
+    def input_tokens(self) -> int:
+        """All prompt tokens: fresh, cache read and cache write."""
+        return self.fresh_tokens + self.cache_read_tokens + self.cache_write_tokens
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and output tokens."""
+        return self.input_tokens + self.output_tokens
+
+    def __add__(self, other: Totals) -> Totals:
+        """Return the sums of both."""
+        result = Totals()
+        result.add(self)
+        result.add(other)
+        return result
+
+    def add(self, other: Totals) -> None:
+        """Add *other* to this one, in place; for a sum of one's own, since nodes of a tree share theirs."""
+        self.spans += other.spans
+        self.errors += other.errors
+        if not (other.llm_calls or other.embedding_calls):
+            return  # all else is about calls, and most spans are none
+        self.llm_calls += other.llm_calls
+        self.embedding_calls += other.embedding_calls
+        self.failed_calls += other.failed_calls
+        self.calls_without_usage += other.calls_without_usage
+        self.inconsistent += other.inconsistent
+        self.fresh_tokens += other.fresh_tokens
+        self.cache_read_tokens += other.cache_read_tokens
+        self.cache_write_tokens += other.cache_write_tokens
+        self.output_tokens += other.output_tokens
+        self.reasoning_tokens += other.reasoning_tokens
+        self.cost = plus(self.cost, other.cost)
+        self.cost_known += other.cost_known
+        self.cost_unknown += other.cost_unknown
+        self.reported_cost += other.reported_cost
+
+
+# Shared by all spans that are no calls: most of a tree. Never changed, since ``add`` works on fresh sums only.
+_PLAIN = Totals(spans=1)
+_PLAIN_ERROR = Totals(spans=1, errors=1)
+
+
+@dataclass(eq=False, repr=False)
+class Node:
+    """One span in the tree, or the virtual root over all traces (``row`` is None)."""
+
+    __slots__ = ("children", "counted", "depth", "own", "price", "row", "state", "totals")
+    row: SpanRow | None
+    children: list[Node]
+    """Ordered by start, then by sequence."""
+    depth: int
+    """0 for the virtual root, 1 for its children."""
+    state: str
+    """``ended``, ``open``, or ``interrupted``: open, and the process that wrote it is gone."""
+    counted: bool
+    """Its tokens and cost are in the totals: it is an LLM call with no LLM call below it at any depth (an embedding
+    call with no embedding call below it), so that a call that two libraries recorded counts once."""
+    price: Price | None
+    """What the call cost; None on spans that are not counted, or when prices were not asked for."""
+    own: Totals
+    """This span alone."""
+    totals: Totals
+    """Sums over this span and everything below it."""
+
+
+@dataclass(frozen=True)
+class RolloutView:
+    """All spans of an attempt in one tree."""
+
+    root: Node
+    """The virtual root; its totals are those of the attempt."""
+    _preorder: list[Node] = field(repr=False)
+
+    @property
+    def totals(self) -> Totals:
+        """Sums over all spans."""
+        return self.root.totals
+
+    def walk(self) -> Iterator[Node]:
+        """Yield the node of every span once, parents before their children, siblings in order; without the root."""
+        return iter(self._preorder)
+
+
+def build(
+    rows: Sequence[SpanRow],
+    *,
+    is_gone: Callable[[str], bool] = lambda _process: False,
+    price: Pricer | None = None,
+) -> RolloutView:
+    """Return the tree of *rows*, which are the spans of one attempt in any order; each is in it exactly once.
+
+    A span whose parent is missing is a child of the virtual root. Of spans that are each other's ancestors the
+    earliest becomes a child of the root.
+
+    Args:
+        rows: Spans of one attempt.
+        is_gone: Whether the process called so (``SpanRow.process``) has ended; asked once for each process that has
+            open spans.
+        price: What a call with these facts that started at this time (ns) cost, for example ``view.cost.price``;
+            without it no cost is computed and both cost counts stay 0.
+    """
+    ordered = sorted(rows, key=lambda row: (row.start_ns, row.sequence_id))
+    gone: dict[str, bool] = {}
+    nodes = [_node(row, gone, is_gone) for row in ordered]
+    root = Node(None, [], 0, "ended", counted=False, price=None, own=Totals(), totals=Totals())
+    for node, parent in zip(nodes, _parents(ordered), strict=True):
+        (root if parent < 0 else nodes[parent]).children.append(node)
+    preorder = _number(root)
+    _count(root, preorder, price)
+    if any(node.state == "open" for node in root.children):
+        root.state = "open"
+    return RolloutView(root, preorder)
+
+
+def _node(row: SpanRow, gone: dict[str, bool], is_gone: Callable[[str], bool]) -> Node:
+    state = "ended"
+    if row.end_ns is None:
+        if row.process not in gone:
+            gone[row.process] = is_gone(row.process)
+        state = "interrupted" if gone[row.process] else "open"
+    return Node(row, [], 0, state, counted=False, price=None, own=_PLAIN, totals=_PLAIN)
+
+
+def _parents(rows: list[SpanRow]) -> list[int]:
+    """Return for each row the place of its parent, or -1; without cycles."""
+    places: dict[tuple[str, str], int] = {}
+    for place, row in enumerate(rows):
+        places.setdefault((row.trace_id, row.span_id), place)
+    parents = [-1 if row.parent_id is None else places.get((row.trace_id, row.parent_id), -1) for row in rows]
+    # Which walk upwards has seen a place; a walk that meets itself has found a cycle.
+    walks = [-1] * len(rows)
+    for start in range(len(rows)):
+        place = start
+        while place >= 0 and walks[place] < 0:
+            walks[place] = start
+            place = parents[place]
+        if place >= 0 and walks[place] == start:
+            parents[_earliest_in_cycle(place, parents)] = -1
+    return parents
+
+
+def _earliest_in_cycle(place: int, parents: list[int]) -> int:
+    earliest, other = place, parents[place]
+    while other != place:
+        earliest = min(earliest, other)
+        other = parents[other]
+    return earliest
+
+
+def _number(root: Node) -> list[Node]:
+    """Set the depths and return all nodes below *root*, parents first, siblings in order."""
+    preorder: list[Node] = []
+    stack = list(reversed(root.children))
+    for child in root.children:
+        child.depth = 1
+    while stack:
+        node = stack.pop()
+        preorder.append(node)
+        for child in reversed(node.children):
+            child.depth = node.depth + 1
+            stack.append(child)
+    return preorder
+
+
+def _count(root: Node, preorder: list[Node], price: Pricer | None) -> None:
+    """Decide which calls count and add everything up, from the leaves to the root."""
+    calls: dict[int, frozenset[str]] = {}  # by id() of a node: kinds of the calls at or below it, where there are any
+    for node in reversed(preorder):
+        row = node.row
+        if row is None:
+            continue
+        below = frozenset[str]()
+        for child in node.children:
+            if id(child) in calls:
+                below |= calls.pop(id(child))
+        if row.facts.kind in COUNTED_KINDS:
+            node.counted = row.facts.kind not in below
+            below |= {row.facts.kind}
+        if below:
+            calls[id(node)] = below
+        if node.counted:
+            node.price = None if price is None else price(row.facts, row.start_ns)
+            node.own = _call(row.facts, node.price, failed=row.status_code == "ERROR")
+        elif row.status_code == "ERROR":
+            node.own = _PLAIN_ERROR
+        node.totals = _sum(node.own, node.children)
+    root.totals = _sum(root.own, root.children)
+
+
+def _sum(own: Totals, children: list[Node]) -> Totals:
+    if not children:
+        return own
+    result = Totals()
+    result.add(own)
+    for child in children:
+        result.add(child.totals)
+    return result
+
+
+def _call(facts: SpanFacts, price: Price | None, *, failed: bool) -> Totals:
+    """Return the totals of the span of one counted call."""
+    known = price is not None and price.usd is not None
+    return Totals(
+        spans=1,
+        errors=int(failed),
+        llm_calls=int(facts.kind == "llm"),
+        embedding_calls=int(facts.kind == "embedding"),
+        failed_calls=int(failed),
+        calls_without_usage=int(facts.fresh_tokens is None and facts.output_tokens is None),
+        inconsistent=int(facts.inconsistent),
+        fresh_tokens=facts.fresh_tokens or 0,
+        cache_read_tokens=facts.cache_read_tokens or 0,
+        cache_write_tokens=facts.cache_write_tokens or 0,
+        output_tokens=facts.output_tokens or 0,
+        reasoning_tokens=facts.reasoning_tokens or 0,
+        cost=price.usd if price is not None and price.usd is not None else ZERO,
+        cost_known=int(known),
+        cost_unknown=int(price is not None and not known),
+        reported_cost=facts.reported_cost or 0.0,
+    )
