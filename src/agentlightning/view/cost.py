@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from agentlightning.types.query import SpanFacts
 
-USD_PER_TOKEN_LIMIT = Decimal(1)
+USD_PER_TOKEN_LIMIT = 1
 """More US dollars a token than this is an error of a price or of a count; the price is marked ``suspicious``."""
 
 # The sum of 10^9 calls of 10^12 tokens at a price of 12 digits still fits: nothing is ever rounded. Not the thread's
@@ -26,7 +26,7 @@ _PER_MILLION = -6
 ZERO = Decimal(0)
 
 
-class Rate(msgspec.Struct, frozen=True):
+class Rate(msgspec.Struct, frozen=True, gc=False):
     """A price in USD for one million tokens, which may depend on the size of the prompt."""
 
     base: Decimal
@@ -43,7 +43,7 @@ class Rate(msgspec.Struct, frozen=True):
         return price
 
 
-class Rates(msgspec.Struct, frozen=True, kw_only=True):
+class Rates(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The prices of one model. A class without a price of its own is billed as the class that it is part of."""
 
     provider: str
@@ -88,7 +88,7 @@ class PriceTable(Protocol):
         ...
 
 
-class Amount(msgspec.Struct, frozen=True):
+class Amount(msgspec.Struct, frozen=True, gc=False):
     """One line of a bill: ``usd = quantity * usd_per_million / 1,000,000``, exactly."""
 
     token_class: str
@@ -98,7 +98,7 @@ class Amount(msgspec.Struct, frozen=True):
     usd: Decimal
 
 
-class Price(msgspec.Struct, frozen=True, kw_only=True):
+class Price(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What one call cost and how that is known."""
 
     usd: Decimal | None = None
@@ -135,24 +135,16 @@ def price(facts: SpanFacts, at_ns: int, table: PriceTable | None = None) -> Pric
         from agentlightning.view.prices import bundled_prices  # noqa: PLC0415 - loads the price table: readers only
 
         table = bundled_prices()
-    reported = facts.reported_cost
     reason = _unusable(facts)
     if reason:
-        return Price(reason=reason, reported_usd=reported, suspicious=_too_much(reported, facts))
+        return Price(reason=reason, reported_usd=facts.reported_cost, suspicious=_too_much(facts.reported_cost, facts))
     found = table.rates(facts.provider, facts.model or "", at_ns)
     if isinstance(found, str):
-        amounts, reason = (), found
-    else:
-        amounts, reason = _amounts(facts, found)
-    if isinstance(found, str) or reason:
-        return Price(
-            reason=reason,
-            source=table.name,
-            version=table.version,
-            reported_usd=reported,
-            suspicious=_too_much(reported, facts),
-        )
-    usd = total(amount.usd for amount in amounts)
+        return _unknown(facts, table, found)
+    amounts, reason = _amounts(facts, found)
+    if reason:
+        return _unknown(facts, table, reason)
+    usd = total([amount.usd for amount in amounts])
     return Price(
         usd=usd,
         amounts=amounts,
@@ -161,8 +153,18 @@ def price(facts: SpanFacts, at_ns: int, table: PriceTable | None = None) -> Pric
         provider=found.provider,
         model=found.model,
         note=found.note,
-        reported_usd=reported,
-        suspicious=_too_much(usd, facts) or _too_much(reported, facts),
+        reported_usd=facts.reported_cost,
+        suspicious=_too_much(usd, facts) or _too_much(facts.reported_cost, facts),
+    )
+
+
+def _unknown(facts: SpanFacts, table: PriceTable, reason: str) -> Price:
+    return Price(
+        reason=reason,
+        source=table.name,
+        version=table.version,
+        reported_usd=facts.reported_cost,
+        suspicious=_too_much(facts.reported_cost, facts),
     )
 
 
@@ -228,8 +230,8 @@ def _line(token_class: str, quantity: int, usd_per_million: Decimal) -> Amount:
 
 
 def _too_much(usd: Decimal | float | None, facts: SpanFacts) -> bool:
-    tokens = sum(
-        count or 0
-        for count in (facts.fresh_tokens, facts.cache_read_tokens, facts.cache_write_tokens, facts.output_tokens)
-    )
-    return usd is not None and tokens > 0 and usd > tokens * USD_PER_TOKEN_LIMIT
+    if usd is None:
+        return False
+    tokens = (facts.fresh_tokens or 0) + (facts.cache_read_tokens or 0) + (facts.cache_write_tokens or 0)
+    tokens += facts.output_tokens or 0
+    return 0 < tokens * USD_PER_TOKEN_LIMIT < usd

@@ -24,7 +24,7 @@ COUNTED_KINDS = ("llm", "embedding")
 """Kinds of spans whose tokens and cost are added up."""
 
 
-class Totals(msgspec.Struct, kw_only=True):
+class Totals(msgspec.Struct, kw_only=True, gc=False):
     """Sums over some spans; ``a + b`` adds them, exactly for the cost.
 
     Tokens are those of counted calls: see ``Node.counted``.
@@ -106,7 +106,7 @@ class Node:
 
     __slots__ = ("children", "counted", "depth", "own", "price", "row", "state", "totals")
     row: SpanRow | None
-    children: list[Node]
+    children: Sequence[Node]
     """Ordered by start, then by sequence."""
     depth: int
     """0 for the virtual root, 1 for its children."""
@@ -162,9 +162,12 @@ def build(
     ordered = sorted(rows, key=lambda row: (row.start_ns, row.sequence_id))
     gone: dict[str, bool] = {}
     nodes = [_node(row, gone, is_gone) for row in ordered]
-    root = Node(None, [], 0, "ended", counted=False, price=None, own=Totals(), totals=Totals())
+    root = Node(None, (), 0, "ended", counted=False, price=None, own=Totals(), totals=Totals())
+    families: dict[int, list[Node]] = {}
     for node, parent in zip(nodes, _parents(ordered), strict=True):
-        (root if parent < 0 else nodes[parent]).children.append(node)
+        families.setdefault(parent, []).append(node)
+    for parent, children in families.items():
+        (root if parent < 0 else nodes[parent]).children = children
     preorder = _number(root)
     _count(root, preorder, price)
     if any(node.state == "open" for node in root.children):
@@ -178,7 +181,7 @@ def _node(row: SpanRow, gone: dict[str, bool], is_gone: Callable[[str], bool]) -
         if row.process not in gone:
             gone[row.process] = is_gone(row.process)
         state = "interrupted" if gone[row.process] else "open"
-    return Node(row, [], 0, state, counted=False, price=None, own=_PLAIN, totals=_PLAIN)
+    return Node(row, (), 0, state, counted=False, price=None, own=_PLAIN, totals=_PLAIN)
 
 
 def _parents(rows: list[SpanRow]) -> list[int]:
@@ -247,7 +250,7 @@ def _count(root: Node, preorder: list[Node], price: Pricer | None) -> None:
     root.totals = _sum(root.own, root.children)
 
 
-def _sum(own: Totals, children: list[Node]) -> Totals:
+def _sum(own: Totals, children: Sequence[Node]) -> Totals:
     if not children:
         return own
     result = Totals()
