@@ -11,6 +11,7 @@ from agentlightning._internal.lazy import lazy_names
 
 if TYPE_CHECKING:
     from agentlightning.testing.model_server import ModelServer, ReceivedRequest
+    from agentlightning.testing.recording_store import RecordingStore
     from agentlightning.testing.reply import Fault, Reply, ToolCall, Usage
     from agentlightning.testing.request import ChatMessage, ChatRequest, Tool
     from agentlightning.testing.rule import AgentRule, Rule, echo
@@ -23,6 +24,7 @@ __all__ = [
     "Fault",
     "ModelServer",
     "ReceivedRequest",
+    "RecordingStore",
     "Reply",
     "Rule",
     "Tool",
@@ -35,6 +37,7 @@ __all__ = [
 _HOMES = {
     "ModelServer": "model_server",
     "ReceivedRequest": "model_server",
+    "RecordingStore": "recording_store",
     "Fault": "reply",
     "Reply": "reply",
     "ToolCall": "reply",

@@ -60,7 +60,7 @@ class ModelServer:
             answers: Replies that are used up one for each request, in the order in which the requests come (after the
                 last one, status 400 says so), or a rule that is called for each request.
             port: 0 takes any free one.
-            token_ids: Where token ids are in the answers, see ``agentlightning.testing.dialect``. Like the real servers,
+            token_ids: Where token ids are, see ``agentlightning.testing.dialect``. Like the real servers,
                 all but ``vllm-old`` send them only to a request with ``return_token_ids: true``.
             nan_logprobs: The first log-probability of each choice is NaN.
         """

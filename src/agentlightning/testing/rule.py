@@ -14,7 +14,7 @@ from agentlightning.testing.reply import Reply, ToolCall
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agentlightning.testing.request import ChatRequest
+    from agentlightning.testing.request import ChatMessage, ChatRequest
 
 Rule: TypeAlias = "Callable[[ChatRequest], Reply | str]"
 """Answers one request; called from many threads at once. A text stands for ``Reply(text)``."""
@@ -40,8 +40,11 @@ class AgentRule:
     """
 
     plan: tuple[ToolCall, ...] = ()
-    """Calls to make, in this order. When empty: each tool whose name is in the task, in the order of the task, with
-    the arguments written there (``add(a=1, b=2)``), else with arguments that fit its schema."""
+    """Calls to make, in this order, of those that the request offers; so one plan serves several agents. When empty:
+    each tool whose name is in the task, in the order of the task, with the arguments written there
+    (``add(a=1, b=2)``), else with arguments that fit its schema."""
+    code: tuple[str, ...] = ()
+    """What a ``CodeAgent`` shall run instead, one snippet a step; one that calls ``final_answer`` ends it."""
     answer: str = ""
     """The final answer; when empty, the last result."""
 
@@ -50,16 +53,21 @@ class AgentRule:
         if "<end_plan>" in as_list(request.body.get("stop")):
             return Reply("1. Use the tools.\n2. Give the final answer.\n<end_plan>")
         tags = _code_tags(request)
-        plan = self.plan or _plan_from_task(request)
-        done = sum(_is_step(message.text, tags) or bool(message.tool_calls) for message in request.messages[1:])
+        done = sum(_is_step(message, tags) for message in request.messages)
         answer = self.answer or _last_result(request)
+        plan = self._calls(request)
         if tags is not None:
-            return Reply(_code_step(plan[done] if done < len(plan) else None, answer, tags))
+            snippets = [*(self.code or map(_code_for, plan)), f"final_answer({answer!r})"]
+            return Reply(_code_step(snippets[min(done, len(snippets) - 1)], tags))
         if done < len(plan):
             return Reply(tool_calls=(plan[done],))
         if _FINAL_ANSWER in request.tool_names:
             return Reply(tool_calls=(ToolCall(_FINAL_ANSWER, {"answer": answer}),))
         return Reply(answer)
+
+    def _calls(self, request: ChatRequest) -> tuple[ToolCall, ...]:
+        schemas = _offered(request)
+        return tuple(call for call in self.plan if call.name in schemas) or _plan_from_task(request, schemas)
 
 
 def _code_tags(request: ChatRequest) -> tuple[str, str] | None:
@@ -68,17 +76,22 @@ def _code_tags(request: ChatRequest) -> tuple[str, str] | None:
     return (found[1], found[2]) if found else None
 
 
-def _is_step(text: str, tags: tuple[str, str] | None) -> bool:
+def _is_step(message: ChatMessage, tags: tuple[str, str] | None) -> bool:
     # smolagents writes the calls of a ToolCallingAgent back as text, and keeps the code of a CodeAgent as it was.
-    return "Calling tools:" in text or (tags is not None and tags[0] in text)
+    if message.role != "assistant":
+        return False
+    marks = ("Calling tools:", *(tags or ())[:1])
+    return bool(message.tool_calls) or any(mark in message.text for mark in marks)
 
 
-def _code_step(call: ToolCall | None, answer: str, tags: tuple[str, str]) -> str:
-    if call is None:
-        return f"Thought: I know the answer.\n{tags[0]}\nfinal_answer({answer!r})\n{tags[1]}"
+def _code_for(call: ToolCall) -> str:
     arguments: JsonObject = as_object(json.loads(call.arguments_text))
     written = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-    return f"Thought: I call {call.name}.\n{tags[0]}\nresult = {call.name}({written})\nprint(result)\n{tags[1]}"
+    return f"result = {call.name}({written})\nprint(result)"
+
+
+def _code_step(code: str, tags: tuple[str, str]) -> str:
+    return f"Thought: This is the next step.\n{tags[0]}\n{code}\n{tags[1]}"
 
 
 def _last_result(request: ChatRequest) -> str:
@@ -87,16 +100,19 @@ def _last_result(request: ChatRequest) -> str:
     return text.removeprefix("Execution logs:\n").split("\nLast output from code snippet:")[0].strip()
 
 
-def _task(request: ChatRequest) -> str:
-    return next((message.text for message in request.messages if message.role == "user"), "")
+def _offered(request: ChatRequest) -> dict[str, JsonObject]:
+    """Return name and schema of each tool; those of a ``CodeAgent`` are in its prompt, with no schema."""
+    if request.tools:
+        return {tool.name: tool.parameters for tool in request.tools if tool.name != _FINAL_ANSWER}
+    if _code_tags(request) is None:
+        return {}
+    names = _CODE_FUNCTION.findall(request.messages[0].text)
+    return {name: {} for name in names if name != _FINAL_ANSWER}
 
 
-def _plan_from_task(request: ChatRequest) -> tuple[ToolCall, ...]:
-    task = _task(request)
-    schemas = {tool.name: tool.parameters for tool in request.tools} or {
-        name: JsonObject() for name in _CODE_FUNCTION.findall(request.messages[0].text)
-    }
-    found = {name: re.search(rf"\b{re.escape(name)}\b", task) for name in schemas if name and name != _FINAL_ANSWER}
+def _plan_from_task(request: ChatRequest, schemas: dict[str, JsonObject]) -> tuple[ToolCall, ...]:
+    task = next((message.text for message in request.messages if message.role == "user"), "")
+    found = {name: re.search(rf"\b{re.escape(name)}\b", task) for name in schemas if name}
     places = sorted((match.start(), name) for name, match in found.items() if match)
     return tuple(ToolCall(name, _arguments(name, schemas[name], task)) for _, name in places)
 
