@@ -56,6 +56,11 @@ class Failures:
             with contextlib.suppress(Exception):  # a broken logging handler of the user's
                 log.warning("telemetry failed in %s: %s", place, type(exc).__name__, exc_info=exc)
 
+    def after_fork(self) -> None:
+        """Begin anew in a child, where a thread of the parent may seem to hold the lock for ever."""
+        self._lock = threading.Lock()
+        self._counts = {}
+
     def counts(self) -> dict[str, int]:
         """Return how many failures each place had."""
         with self._lock:

@@ -1,0 +1,70 @@
+"""From a span of the SDK to a record that may be written: convert, redact, limit, in the only order that is safe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agentlightning import settings
+from agentlightning._internal.context import rollout_from_environment
+from agentlightning._internal.ids import implicit_ids, process_key
+from agentlightning.pipeline.limits import MAX_SPAN_BYTES, limit
+from agentlightning.pipeline.redaction import Redactor
+from agentlightning.types.convert import record_from_readable, resource_record
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import ReadableSpan
+
+    from agentlightning.types.record import ResourceRecord, RolloutStart, SpanRecord
+
+
+class Preparer:
+    """Makes records for one process; used by one worker thread."""
+
+    def __init__(self) -> None:
+        """Take process, rollout and secrets from the environment as it is now."""
+        self.max_span_bytes = MAX_SPAN_BYTES
+        self._process = process_key()
+        self._home = rollout_from_environment()
+        self._redactor = Redactor()
+        # The resource is kept beside its record: an id() is only unique while its object lives.
+        self._resources: dict[int, tuple[Resource, ResourceRecord]] = {}
+
+    def span(self, span: ReadableSpan, counter: int) -> tuple[SpanRecord, int]:
+        """Return the record of *span* and the bytes of its texts; *counter* is its place in the order, 0 if open."""
+        home = self._home
+        rollout_id, attempt_id = (home.rollout_id, home.attempt_id) if home else ("", "")
+        parent = f"{home.parent_span_id:016x}" if home and home.parent_span_id else None
+        record = record_from_readable(
+            span,
+            rollout_id=rollout_id,
+            attempt_id=attempt_id,
+            counter=counter,
+            process=self._process,
+            resource=self._resource(span.resource),
+            parent_id_default=parent,
+        )
+        if not record.rollout_id:
+            record.rollout_id, record.attempt_id = implicit_ids(record.trace_id)
+        elif record.parent_id is parent and home and record.attempt_id != home.attempt_id:
+            record.parent_id = None  # the span is in a rollout of its own, not under our parent's span
+        # Redact before limit: cutting first can cut a credential in half, and half of one matches no rule.
+        self._redactor.redact(record)
+        return record, limit(record, settings.get(settings.MAX_VALUE_BYTES))
+
+    def rollout_start(self, start: RolloutStart) -> RolloutStart:
+        """Return *start* with this process's name and without credentials in its input."""
+        start.process = self._process
+        if isinstance(start.input, str):
+            start.input = self._redactor.text(start.input)
+        return start
+
+    def _resource(self, resource: Resource) -> ResourceRecord:
+        known = self._resources.get(id(resource))
+        if known is None:
+            if len(self._resources) >= 64:  # noqa: PLR2004 - a provider has one; more means that they come and go
+                self._resources.clear()
+            record = resource_record(resource)
+            record = type(record)(self._redactor.attributes(record.attributes), record.schema_url)
+            known = self._resources[id(resource)] = (resource, record)
+        return known[1]

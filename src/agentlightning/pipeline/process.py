@@ -1,0 +1,244 @@
+"""The pipeline of this process: made on first use, made anew in a forked child, flushed when the process ends."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from agentlightning import settings
+from agentlightning._internal.guard import failures, guard
+from agentlightning.pipeline.ledger import Account, Ledger, ledger_folder
+from agentlightning.pipeline.open_spans import OpenSpans
+from agentlightning.pipeline.prepare import Preparer
+from agentlightning.pipeline.queue import Flush, SpanQueue
+from agentlightning.pipeline.worker import Worker
+from agentlightning.store.url import default_store_url, open_writer
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from opentelemetry.sdk.trace import ReadableSpan
+
+    from agentlightning.types.protocol import SpanWriter
+    from agentlightning.types.record import AttemptEnd, RolloutStart
+
+_FORK_WAIT_S = 1.0
+"""Longest time that a fork waits for the worker to finish its step."""
+
+_SIGTERM_FLUSH_S = 1.0
+
+
+class Pipeline:
+    """Queue, worker, ledger and the stores behind them. Every method may be called from any thread."""
+
+    def __init__(self) -> None:
+        """Make the parts; the thread starts with the first item, the store is opened by the thread."""
+        url = default_store_url()
+        self._default_url = url
+        self._default: SpanWriter | None = None
+        self._default_lock = threading.Lock()
+        self._routes: dict[str, SpanWriter] = {}
+        self.ledger = Ledger(ledger_folder(url, os.environ.get("AGL_ATTEMPT_ID")))
+        self.queue = SpanQueue(settings.get(settings.QUEUE_BYTES), self.ledger)
+        self.open_spans = OpenSpans()
+        self.worker = Worker(self.queue, self.open_spans, self.ledger, self._route, Preparer())
+        self._exiting = False
+
+    def hand_over(self, span: ReadableSpan) -> None:
+        """Take a span that ended; O(1)."""
+        self.queue.put_ended(span)
+        if self._exiting:  # after our exit hook nobody else would wait for the worker
+            self.flush(settings.get(settings.FLUSH_TIMEOUT_S))
+
+    def started(self, span_id: int, span: ReadableSpan) -> None:
+        """Note that a span started; O(1)."""
+        self.open_spans.started(span_id, span)
+        if self.queue.sleeping:
+            self.queue.wake.set()
+
+    def start_rollout(self, start: RolloutStart, writer: SpanWriter | None) -> None:
+        """Announce a rollout; its spans go to *writer*, None for the default store."""
+        if writer is not None:
+            self._routes[start.attempt_id] = writer
+        self.queue.put(start)
+
+    def adopt_attempt(self, attempt_id: str, writer: SpanWriter | None) -> None:
+        """Send the spans of an attempt that exists already to *writer*, None for the default store."""
+        if writer is not None:
+            self._routes[attempt_id] = writer
+
+    def end_attempt(self, end: AttemptEnd) -> None:
+        """Announce the final status of an attempt; it is written with the attempt's last spans."""
+        self.queue.put(end)
+
+    def release_attempt(self, attempt_id: str) -> None:
+        """Forget where the spans of an attempt go, after they have been flushed."""
+        self._routes.pop(attempt_id, None)
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until everything handed over before this call is in its store, or was given up; False on timeout."""
+        if self.worker.is_current():
+            return True
+        done = threading.Event()
+        self.queue.put(Flush(done))
+        return done.wait(timeout_s)
+
+    def begin_exit(self) -> None:
+        """Flush for the end of the process; every later span is flushed one by one."""
+        self._exiting = True
+        if self.ledger.account().produced or self.queue.waiting():
+            self.flush(settings.get(settings.FLUSH_TIMEOUT_S))
+        account = self.ledger.account()
+        if account.waiting == 0 and account.total_lost == 0 and not os.environ.get("AGL_ATTEMPT_ID"):
+            self.ledger.remove()
+
+    def inherit(self, parent: Pipeline) -> None:
+        """In a child: send the attempts that the parent was running to the same stores, over connections of its own."""
+        self._routes = parent._routes  # noqa: SLF001 - of the same class
+        self._default = parent._default  # noqa: SLF001 - of the same class
+        for writer in (self._default, *self._routes.values()):
+            if writer is not None:
+                writer.after_fork()
+
+    def _route(self, attempt_id: str) -> SpanWriter:
+        writer = self._routes.get(attempt_id)
+        if writer is not None:
+            return writer
+        with self._default_lock:
+            if self._default is None:
+                self._default = open_writer(self._default_url)
+            return self._default
+
+
+class _Process:
+    """The pipeline of the running process, and the hooks that belong to it."""
+
+    def __init__(self) -> None:
+        self.pipeline: Pipeline | None = None
+        self.parent: Pipeline | None = None
+        self.lock = threading.Lock()
+        self.hooked = False
+        self.fork_lock_held = False
+
+    def make(self) -> Pipeline:
+        """Return the pipeline, made and started by the first caller."""
+        with self.lock:
+            if self.pipeline is None:
+                pipeline = Pipeline()
+                if self.parent is not None:
+                    pipeline.inherit(self.parent)
+                    self.parent = None
+                pipeline.worker.start()
+                self.hook()
+                self.pipeline = pipeline
+            return self.pipeline
+
+    def hook(self) -> None:
+        """Register what has to run at exit, at fork and at SIGTERM; once for all processes of a fork tree."""
+        _flush_when_multiprocessing_ends()
+        if self.hooked:
+            return
+        self.hooked = True
+        atexit.register(_at_exit)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(
+                before=self.before_fork, after_in_parent=self.after_in_parent, after_in_child=self.after_in_child
+            )
+        install_sigterm()
+
+    def before_fork(self) -> None:
+        """Let the worker finish its step, so that the child inherits no lock of SQLite's that is held."""
+        if self.pipeline is not None and not self.pipeline.worker.is_current():
+            self.fork_lock_held = self.pipeline.worker.busy.acquire(timeout=_FORK_WAIT_S)
+
+    def after_in_parent(self) -> None:
+        """Let the worker go on."""
+        if self.pipeline is not None and self.fork_lock_held:
+            self.fork_lock_held = False
+            self.pipeline.worker.busy.release()
+
+    def after_in_child(self) -> None:
+        """Begin anew in the child: what the parent queued is the parent's to deliver, and its threads are not here."""
+        self.lock = threading.Lock()
+        self.fork_lock_held = False
+        failures.after_fork()
+        self.parent, self.pipeline = self.pipeline or self.parent, None
+
+
+_process = _Process()
+
+
+def get_pipeline() -> Pipeline:
+    """Return the pipeline of this process, made on first use with its worker running."""
+    return _process.pipeline or _process.make()
+
+
+def current_pipeline() -> Pipeline | None:
+    """Return the pipeline of this process if anything has used it."""
+    return _process.pipeline
+
+
+def flush(timeout_s: float | None = None) -> bool:
+    """Wait until every span that ended is in its store; True at once when nothing was ever traced.
+
+    Args:
+        timeout_s: Longest wait in seconds, None for the setting ``flush_timeout_s``.
+    """
+    pipeline = _process.pipeline
+    if pipeline is None:
+        return True
+    return pipeline.flush(settings.get(settings.FLUSH_TIMEOUT_S) if timeout_s is None else timeout_s)
+
+
+def account() -> Account:
+    """Return what this process produced, stored and lost so far."""
+    pipeline = _process.pipeline
+    return Account() if pipeline is None else pipeline.ledger.account()
+
+
+def _at_exit() -> None:
+    with guard("exit"):
+        if _process.pipeline is not None:
+            _process.pipeline.begin_exit()
+
+
+def _flush_when_multiprocessing_ends() -> None:
+    """A child of multiprocessing leaves by ``os._exit`` and runs only multiprocessing's own finalizers."""
+    util: Any = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util.Finalize(None, _at_exit, exitpriority=0)
+
+
+def install_sigterm() -> None:
+    """Where nobody handles SIGTERM, write what is waiting before it ends the process.
+
+    Only in the main thread and only while the disposition is the default one; a program's own handler is never
+    wrapped. ``AGL_SIGTERM=0`` turns it off.
+    """
+    if not settings.get(settings.SIGTERM) or threading.current_thread() is not threading.main_thread():
+        return
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _on_sigterm)
+
+
+def _on_sigterm(number: int, _frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    with guard("sigterm"):
+        if _process.pipeline is not None:
+            _flush_from_signal(_process.pipeline)
+    os.kill(os.getpid(), number)
+
+
+def _flush_from_signal(pipeline: Pipeline) -> None:
+    """Wait for the worker without taking a lock that the interrupted main thread may hold."""
+    deadline = time.monotonic() + _SIGTERM_FLUSH_S
+    pipeline.queue.wake.set()
+    while time.monotonic() < deadline and pipeline.ledger.account().waiting:
+        time.sleep(0.005)
+
+

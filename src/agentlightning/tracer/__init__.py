@@ -1,0 +1,23 @@
+"""Tracers: where spans come from and which rollout they belong to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agentlightning._internal.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from agentlightning.tracer.base import Tracer
+    from agentlightning.tracer.otel import OtelTracer
+    from agentlightning.tracer.processor import LightningSpanProcessor
+
+__all__ = ["LightningSpanProcessor", "OtelTracer", "Tracer"]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "LightningSpanProcessor": "agentlightning.tracer.processor",
+        "OtelTracer": "agentlightning.tracer.otel",
+        "Tracer": "agentlightning.tracer.base",
+    },
+)

@@ -1,0 +1,100 @@
+"""The span processor: stamps a span with its rollout when it starts, hands it to the pipeline when it ends."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from opentelemetry.sdk.trace import SpanProcessor
+
+from agentlightning import semconv, settings
+from agentlightning._internal.context import running
+from agentlightning._internal.guard import guard
+from agentlightning.pipeline.process import current_pipeline, flush, get_pipeline
+from agentlightning.tracer.home import home_rollout
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.sdk.trace import ReadableSpan, Span
+
+MAX_KEPT_SPANS = 10_000
+"""Spans that a ``trace_context`` keeps in memory for ``spans()`` and ``get_last_trace()``."""
+
+
+class LightningSpanProcessor(SpanProcessor):
+    """What ``trace_context`` yields: the ended spans of one rollout, as they end. Thread-safe."""
+
+    def __init__(self) -> None:
+        """Begin with no spans."""
+        self._spans: list[ReadableSpan] = []
+        self._lock = threading.Lock()
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Keep *span*, up to 10,000 of them; the store gets them all."""
+        with self._lock:
+            if len(self._spans) < MAX_KEPT_SPANS:
+                self._spans.append(span)
+
+    def spans(self) -> list[ReadableSpan]:
+        """Return the spans of this rollout that have ended so far, in the order in which they ended."""
+        with self._lock:
+            return list(self._spans)
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Wait until every span that ended can be read from its store; False when that took longer."""
+        return flush(timeout_millis / 1000)
+
+    def shutdown(self) -> None:
+        """Flush; the processor goes on to work."""
+        flush(settings.get(settings.FLUSH_TIMEOUT_S))
+
+
+class CaptureProcessor(SpanProcessor):
+    """The one processor that is added to a provider; it serves all rollouts of the process."""
+
+    def __init__(self, collectors: dict[str, LightningSpanProcessor], *, stamping: bool) -> None:
+        """Make it.
+
+        Args:
+            collectors: By attempt id, who gets the ended spans too; shared by the processors of a process.
+            stamping: True where the provider is not ours, so that its sampler cannot stamp.
+        """
+        self._collectors = collectors
+        self._stamping = stamping
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Stamp the span and note that it is open."""
+        with guard("processor.on_start"):
+            if self._stamping:
+                rollout = running.get() or home_rollout()
+                if rollout is not None:
+                    span.set_attribute(semconv.ROLLOUT_ID, rollout.rollout_id)
+                    span.set_attribute(semconv.ATTEMPT_ID, rollout.attempt_id)
+            context = span.get_span_context()
+            if context is not None:
+                get_pipeline().started(context.span_id, span)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Hand the span over; spans that were not sampled never come here as recording ones."""
+        with guard("processor.on_end"):
+            context = span.get_span_context()
+            pipeline = get_pipeline()
+            if context is not None:
+                if not context.trace_flags.sampled:
+                    return
+                pipeline.open_spans.ended(context.span_id)
+            if self._collectors:
+                attributes = span.attributes or {}
+                collector = self._collectors.get(str(attributes.get(semconv.ATTEMPT_ID)))
+                if collector is not None:
+                    collector.on_end(span)
+            pipeline.hand_over(span)
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Wait until every span that ended is in its store; False when that took longer."""
+        return flush(timeout_millis / 1000)
+
+    def shutdown(self) -> None:
+        """Flush. The provider may be gone after this; the pipeline serves others too and goes on."""
+        if current_pipeline() is not None:
+            flush(settings.get(settings.FLUSH_TIMEOUT_S))

@@ -1,0 +1,154 @@
+"""The tracer provider: join the program's, or make one; never replace one, never rewrite its resource."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import opentelemetry.trace as trace_api
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import SpanLimits, TracerProvider
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Sampler, SamplingResult
+
+from agentlightning import semconv, settings
+from agentlightning._internal.context import running
+from agentlightning._internal.guard import guard
+from agentlightning.tracer.home import home_rollout
+from agentlightning.tracer.processor import CaptureProcessor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Link, SpanKind, Tracer, TraceState
+    from opentelemetry.util.types import Attributes
+
+    from agentlightning.tracer.processor import LightningSpanProcessor
+
+MAX_ATTRIBUTES = 10_000
+"""At the SDK's own 128 a long conversation loses its oldest messages."""
+
+
+class _StampingSampler(Sampler):
+    """Keeps every span and stamps it: attributes that a sampler returns cost less than setting them afterwards."""
+
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,
+        trace_state: TraceState | None = None,
+    ) -> SamplingResult:
+        result = ALWAYS_ON.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
+        rollout = running.get() or home_rollout()
+        if rollout is None:
+            return result
+        stamps = {semconv.ROLLOUT_ID: rollout.rollout_id, semconv.ATTEMPT_ID: rollout.attempt_id}
+        return SamplingResult(result.decision, {**attributes, **stamps} if attributes else stamps, result.trace_state)
+
+    def get_description(self) -> str:
+        return "AgentLightning"
+
+
+class _RolloutIds(RandomIdGenerator):
+    """Root spans of one rollout share its trace, in all of its processes."""
+
+    def generate_trace_id(self) -> int:
+        rollout = running.get() or home_rollout()
+        return super().generate_trace_id() if rollout is None else rollout.trace_id
+
+
+class LightningTracerProvider(TracerProvider):
+    """The provider that is made where the program has none."""
+
+    def __init__(self, capture: CaptureProcessor) -> None:
+        """Make it with *capture* as its one processor."""
+        name = {} if "OTEL_SERVICE_NAME" in os.environ else {"service.name": _service_name()}
+        super().__init__(
+            sampler=_StampingSampler(),
+            resource=Resource.create({**name, "process.pid": os.getpid()}),
+            id_generator=_RolloutIds(),
+            span_limits=SpanLimits(max_span_attributes=MAX_ATTRIBUTES, max_events=MAX_ATTRIBUTES),
+            shutdown_on_exit=False,
+        )
+        super().add_span_processor(capture)
+
+
+class _Providers:
+    """Which provider this process uses, and who collects its spans."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.collectors: dict[str, LightningSpanProcessor] = {}
+        self.current: TracerProvider | None = None
+        self.own: LightningTracerProvider | None = None
+
+    def get(self) -> TracerProvider:
+        """Return the program's provider, joined, or ours."""
+        provider = trace_api.get_tracer_provider()
+        if provider is self.current and self.current is not None:
+            return self.current
+        with self.lock:
+            return self._find()
+
+    def _find(self) -> TracerProvider:
+        _watch_set_tracer_provider()
+        current = trace_api.get_tracer_provider()
+        if not isinstance(current, TracerProvider):
+            self.own = current = self.own or LightningTracerProvider(CaptureProcessor(self.collectors, stamping=False))
+            # Not set_tracer_provider(): that works once in a process, and it is the program's to use.
+            trace_api._TRACER_PROVIDER = current  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+            self.current = current
+        self.join(current)
+        return current
+
+    def join(self, provider: TracerProvider) -> None:
+        """Add our processor to a provider of the program's, once."""
+        with self.lock:
+            if provider is not self.current:
+                provider.add_span_processor(CaptureProcessor(self.collectors, stamping=True))
+                self.current = provider
+
+
+providers = _Providers()
+"""The providers of this process."""
+
+
+def get_provider() -> TracerProvider:
+    """Return the provider that spans of this process are made by: the program's own, joined, else ours."""
+    return providers.get()
+
+
+def get_tracer(name: str = "agentlightning") -> Tracer:
+    """Return a tracer whose spans reach the store; one that does nothing when ``AGL_ENABLED`` is 0."""
+    if not settings.get(settings.ENABLED):
+        return trace_api.NoOpTracer()
+    return get_provider().get_tracer(name)
+
+
+def _watch_set_tracer_provider() -> None:
+    """Join a provider that the program sets after ours was made."""
+    original: Callable[[Any], None] = trace_api.set_tracer_provider
+    if hasattr(original, "__wrapped__"):
+        return
+
+    @functools.wraps(original)
+    def set_tracer_provider(tracer_provider: Any) -> None:  # noqa: ANN401 - whatever the program hands in
+        original(tracer_provider)
+        with guard("provider.join"):
+            if isinstance(tracer_provider, TracerProvider) and trace_api.get_tracer_provider() is tracer_provider:
+                providers.join(tracer_provider)
+
+    trace_api.set_tracer_provider = set_tracer_provider
+
+
+def _service_name() -> str:
+    script = os.path.basename(sys.argv[0]) if sys.argv and sys.argv[0] not in ("-c", "-m", "") else "python"  # noqa: PTH119
+    return script or "python"
