@@ -14,6 +14,7 @@ export UV_LINK_MODE ?= copy
 
 UV := $(or $(shell command -v uv 2>/dev/null),.tools/uv/bin/uv)
 BIN := .venv/bin
+PIP_FLAGS := --quiet --disable-pip-version-check
 
 demo: $(UV)
 	@$(UV) sync --quiet --locked --inexact --no-default-groups --group traced
@@ -55,5 +56,6 @@ fmt: .venv
 .tools/uv/bin/uv:
 	@test -n '$(PYTHON)' || { echo 'no Python of 3.10 or newer was found; install one, or name it: make PYTHON=/path/to/python3'; exit 1; }
 	@echo 'uv is not installed; putting one into .tools/uv'
-	@$(PYTHON) -m venv --clear .tools/uv
-	@.tools/uv/bin/pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
+	@$(PYTHON) -m venv --clear .tools/uv 2>/dev/null && .tools/uv/bin/pip install $(PIP_FLAGS) 'uv>=0.9,<1' \
+		|| $(PYTHON) -m pip install $(PIP_FLAGS) --target .tools/uv 'uv>=0.9,<1' \
+		|| { echo '$(PYTHON) has neither venv nor pip; install one of them (Debian: python3-venv), or uv'; exit 1; }
