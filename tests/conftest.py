@@ -1,4 +1,4 @@
-"""What holds for every test: no data of the user is touched, and errors of telemetry are loud."""
+"""What holds for every test: no data of the user is touched, no setting stays, errors of telemetry are loud."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from agentlightning import settings
 from agentlightning._internal.guard import failures
 
 if TYPE_CHECKING:
@@ -32,4 +33,7 @@ def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
         monkeypatch.setenv(name, str(home))
     monkeypatch.setenv("AGL_STORE", str(home / "agentlightning.db"))
     monkeypatch.setattr(failures, "loud", True)
+    values = vars(settings)["_values"]  # what an earlier test configured or used
+    monkeypatch.setattr(values, "configured", {})
+    monkeypatch.setattr(values, "used", set[str]())
     return home
