@@ -69,9 +69,7 @@ class ModelServer:
         self._nan_logprobs = nan_logprobs
         self._numbers = itertools.count(1)
         self._http = Server(port, self._answer)
-        self._thread = threading.Thread(
-            target=self._http.serve_forever, args=(0.1,), name="agentlightning-model-server", daemon=True
-        )
+        self._thread = threading.Thread(target=self._http.serve, name="agentlightning-model-server", daemon=True)
 
     @property
     def url(self) -> str:
@@ -96,9 +94,8 @@ class ModelServer:
 
     def close(self) -> None:
         """Stop answering, break every connection and end every wait."""
-        self._http.closing.set()
-        if self._thread.is_alive():
-            self._http.shutdown()
+        self._http.stop()
+        if self._thread.ident is not None:
             self._thread.join()
         self._http.server_close()
 

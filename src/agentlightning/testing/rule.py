@@ -95,9 +95,15 @@ def _code_step(code: str, tags: tuple[str, str]) -> str:
 
 
 def _last_result(request: ChatRequest) -> str:
-    found = _OBSERVATION.search(request.last_text)
-    text = found[1] if found else request.last_text
-    return text.removeprefix("Execution logs:\n").split("\nLast output from code snippet:")[0].strip()
+    """Return what the last tool said, else the last text of all."""
+    for message in reversed(request.messages):
+        if message.role == "tool":
+            return message.text
+        # The prompt of smolagents holds examples of observations.
+        found = None if message.role == "system" else _OBSERVATION.search(message.text)
+        if found:
+            return found[1].removeprefix("Execution logs:\n").split("\nLast output from code snippet:")[0].strip()
+    return request.last_text
 
 
 def _offered(request: ChatRequest) -> dict[str, JsonObject]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import select
@@ -68,6 +69,17 @@ class Server(socketserver.ThreadingTCPServer):
         self.closing = threading.Event()
         self._connections: set[socket.socket] = set()
         super().__init__(("127.0.0.1", port), _Handler)
+
+    def serve(self) -> None:
+        """Answer until ``stop`` is called; unlike ``serve_forever`` it sleeps until something comes."""
+        while not self.closing.is_set():
+            self.handle_request()
+
+    def stop(self) -> None:
+        """End ``serve`` and every wait of a handler."""
+        self.closing.set()
+        with contextlib.suppress(OSError):  # it was stopped and closed before
+            socket.create_connection(("127.0.0.1", self.server_address[1]), timeout=1).close()
 
     def server_close(self) -> None:
         """Stop listening and break every connection, so that no handler thread stays."""
