@@ -5,6 +5,7 @@ Standard library only: it is read on every span start and by children before any
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from contextvars import ContextVar
@@ -45,8 +46,12 @@ def format_traceparent(trace_id: int, span_id: int) -> str:
     return f"00-{trace_id:032x}-{span_id:016x}-01"
 
 
-def rollout_from_environment() -> RunningRollout | None:
-    """Return the rollout that a parent process handed down, or None."""
+@functools.lru_cache(maxsize=1)
+def home_rollout() -> RunningRollout | None:
+    """Return the rollout that this process was started for, by ``agl run`` or a parent process, or None.
+
+    Read from the environment once: children get their own.
+    """
     rollout_id, attempt_id = os.environ.get("AGL_ROLLOUT_ID"), os.environ.get("AGL_ATTEMPT_ID")
     if not rollout_id or not attempt_id:
         return None

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 from agentlightning import settings
 from agentlightning._internal.clock import now_ns
-from agentlightning._internal.context import RunningRollout, running
+from agentlightning._internal.context import RunningRollout, home_rollout, running
 from agentlightning._internal.guard import guard
 from agentlightning._internal.ids import new_attempt_id, new_rollout_id, new_trace_id
 from agentlightning.pipeline.process import get_pipeline
-from agentlightning.tracer.home import home_rollout
 from agentlightning.tracer.processor import LightningSpanProcessor
 from agentlightning.tracer.provider import get_provider, providers
 from agentlightning.types.record import AttemptEnd, RolloutStart

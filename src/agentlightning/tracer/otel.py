@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from agentlightning import settings
 from agentlightning.instrumentation import registry
 from agentlightning.pipeline.process import flush
+from agentlightning.tracer.auto import provider
 from agentlightning.tracer.base import Tracer
 from agentlightning.tracer.context import TraceContext, last_trace
-from agentlightning.tracer.provider import get_provider
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -63,4 +64,5 @@ class OtelTracer(Tracer):
     def _prepare(self) -> None:
         if not self._ready:
             self._ready = True
-            registry.watch(get_provider)
+            if settings.get(settings.ENABLED):
+                registry.watch(provider)

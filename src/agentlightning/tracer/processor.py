@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 from opentelemetry.sdk.trace import SpanProcessor
 
 from agentlightning import semconv, settings
-from agentlightning._internal.context import running
+from agentlightning._internal.context import home_rollout, running
 from agentlightning._internal.guard import guard
 from agentlightning.pipeline.process import current_pipeline, flush, get_pipeline
-from agentlightning.tracer.home import home_rollout
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context

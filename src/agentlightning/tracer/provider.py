@@ -6,7 +6,7 @@ import functools
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import opentelemetry.trace as trace_api
 from opentelemetry.sdk.resources import Resource
@@ -15,9 +15,9 @@ from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Sampler, SamplingResult
 
 from agentlightning import semconv, settings
-from agentlightning._internal.context import running
+from agentlightning._internal.context import home_rollout, running
 from agentlightning._internal.guard import guard
-from agentlightning.tracer.home import home_rollout
+from agentlightning.instrumentation.base import Instrumentor
 from agentlightning.tracer.processor import CaptureProcessor
 
 if TYPE_CHECKING:
@@ -124,6 +124,19 @@ providers = _Providers()
 def get_provider() -> TracerProvider:
     """Return the provider that spans of this process are made by: the program's own, joined, else ours."""
     return providers.get()
+
+
+class ProviderInstrumentor(Instrumentor):
+    """Makes the provider as soon as OpenTelemetry is imported, so that a program's own spans are kept too."""
+
+    name: ClassVar[str] = "opentelemetry"
+    modules: ClassVar[tuple[str, ...]] = ("opentelemetry.trace",)
+
+    def _install(self, tracer_provider: TracerProvider) -> None:
+        """Nothing: the provider that is handed in was made or joined for it."""
+
+    def _remove(self) -> None:
+        """Nothing: a provider cannot be taken back."""
 
 
 def get_tracer(name: str = "agentlightning") -> Tracer:

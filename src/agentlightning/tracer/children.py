@@ -1,0 +1,146 @@
+"""The running rollout and span go on in child processes: by environment for programs, by the process object for
+``multiprocessing``.
+
+Standard library only at import time; OpenTelemetry is asked only when the process has loaded it.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from agentlightning._internal.context import format_traceparent, home_rollout, running
+from agentlightning._internal.guard import guard
+from agentlightning._internal.ids import virtual_span_id
+from agentlightning.instrumentation.base import Instrumentor, Patches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from opentelemetry.trace import TracerProvider
+
+_ENVIRONMENT_ARGUMENT = 10
+"""Place of ``env`` among the positional arguments of ``subprocess.Popen``."""
+
+_CARRIED = "_agentlightning_environment"
+"""Attribute of a ``multiprocessing`` process object that carries the variables to the child."""
+
+
+def child_environment() -> dict[str, str] | None:
+    """Return the variables that a child needs to go on where the caller is, or None when it inherits them anyway."""
+    home = home_rollout()
+    rollout = running.get() or home
+    span = _current_span()
+    if rollout is None or (rollout is home and span is None):
+        return None
+    trace_id, span_id = span or (rollout.trace_id, rollout.parent_span_id or virtual_span_id(rollout.attempt_id))
+    variables = {
+        "AGL_ROLLOUT_ID": rollout.rollout_id,
+        "AGL_ATTEMPT_ID": rollout.attempt_id,
+        "TRACEPARENT": format_traceparent(trace_id, span_id),
+    }
+    if rollout.store_url:
+        variables["AGL_STORE"] = rollout.store_url
+    return variables
+
+
+def _current_span() -> tuple[int, int] | None:
+    trace: Any = sys.modules.get("opentelemetry.trace")
+    if trace is None:
+        return None
+    context = trace.get_current_span().get_span_context()
+    return (context.trace_id, context.span_id) if context.is_valid else None
+
+
+class SubprocessInstrumentor(Instrumentor):
+    """Hands the running rollout to programs that are started with ``subprocess`` (and so with ``asyncio``)."""
+
+    name: ClassVar[str] = "subprocess"
+    modules: ClassVar[tuple[str, ...]] = ("subprocess",)
+
+    def __init__(self) -> None:
+        """Make it; nothing is changed yet."""
+        super().__init__()
+        self._patches = Patches()
+
+    def _install(self, tracer_provider: TracerProvider) -> None:
+        _ = tracer_provider  # children make their own spans
+        original = subprocess.Popen.__init__
+
+        @functools.wraps(original)
+        def init(popen: subprocess.Popen[Any], *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - of Popen
+            with guard("subprocess"):
+                args, kwargs = _with_environment(args, kwargs)
+            original(popen, *args, **kwargs)
+
+        self._patches.replace(subprocess.Popen, "__init__", init)
+
+    def _remove(self) -> None:
+        self._patches.restore()
+
+
+def _with_environment(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Add the variables to the child's environment, unless the program chose one without ours."""
+    variables = child_environment()
+    if variables is None:
+        return args, kwargs
+    positional = len(args) > _ENVIRONMENT_ARGUMENT
+    given: Any = args[_ENVIRONMENT_ARGUMENT] if positional else kwargs.get("env")
+    if given is None:
+        given = os.environ
+    elif "AGL_ROLLOUT_ID" not in given:
+        return args, kwargs
+    environment = {**given, **variables}
+    if positional:
+        return (*args[:_ENVIRONMENT_ARGUMENT], environment, *args[_ENVIRONMENT_ARGUMENT + 1 :]), kwargs
+    return args, {**kwargs, "env": environment}
+
+
+class MultiprocessingInstrumentor(Instrumentor):
+    """Hands the running rollout to processes of ``multiprocessing`` and of process pools."""
+
+    name: ClassVar[str] = "multiprocessing"
+    modules: ClassVar[tuple[str, ...]] = ("multiprocessing.process",)
+
+    def __init__(self) -> None:
+        """Make it; nothing is changed yet."""
+        super().__init__()
+        self._patches = Patches()
+
+    def _install(self, tracer_provider: TracerProvider) -> None:
+        _ = tracer_provider  # children make their own spans
+        process: Any = sys.modules["multiprocessing.process"].BaseProcess
+        self._patches.replace(process, "start", _carrying_start(process.start))
+        self._patches.replace(process, "_bootstrap", _carried_bootstrap(process._bootstrap))  # noqa: SLF001 - see below
+
+    def _remove(self) -> None:
+        self._patches.restore()
+
+
+def _carrying_start(original: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def start(process: Any) -> None:  # noqa: ANN401 - a BaseProcess
+        with guard("multiprocessing.start"):
+            variables = child_environment()
+            if variables is not None:
+                setattr(process, _CARRIED, variables)
+        original(process)
+
+    return start
+
+
+def _carried_bootstrap(original: Callable[..., int]) -> Callable[..., int]:
+    # The first method of the process object that runs in a child, whatever way the child was started.
+    @functools.wraps(original)
+    def bootstrap(process: Any, *args: Any, **kwargs: Any) -> int:  # noqa: ANN401 - a BaseProcess
+        with guard("multiprocessing.bootstrap"):
+            variables = getattr(process, _CARRIED, None)
+            if variables and running.get() is None and _current_span() is None:
+                os.environ.update(variables)
+                home_rollout.cache_clear()
+        return original(process, *args, **kwargs)
+
+    return bootstrap
