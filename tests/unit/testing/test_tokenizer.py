@@ -49,3 +49,11 @@ def test_embedding_is_a_unit_vector_of_its_text(text: str, dimensions: int) -> N
     vector = vector_of(text, dimensions)
     assert vector == vector_of(text, dimensions)
     assert abs(sum(value * value for value in vector) - 1) < 1e-9
+
+
+def test_a_huge_text_is_cut_into_blocks() -> None:
+    """A text of many megabytes is still cut without loss, into few pieces."""
+    text = "word and " * 200_000
+    cut = pieces(text)
+    assert "".join(cut) == text
+    assert len(cut) < 1000
