@@ -7,6 +7,7 @@ only, so it works with every SDK line that the package accepts and with spans th
 from __future__ import annotations
 
 import base64
+import reprlib
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from types import MappingProxyType
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Link, SpanContext
 
 _PLAIN: frozenset[type] = frozenset({str, bool, int, float, type(None)})
+_CONTAINERS: tuple[type, ...] = (list, tuple, dict, set, frozenset)
 _MAX_DEPTH = 64
 """A value nested deeper than this is stored as text; OpenTelemetry itself gives no bound."""
 _MAX_TEXT_CHARS = 10_000
@@ -185,7 +187,9 @@ def bounded_text(value: object) -> str:
     if type(value) is str:
         return value
     try:
-        return exact_text(str(value))[:_MAX_TEXT_CHARS]
+        # str() of builtin containers has no bound in depth: with a raised recursion limit it overflows the C stack.
+        text = reprlib.repr(value) if isinstance(value, _CONTAINERS) else exact_text(str(value))
+        return text[:_MAX_TEXT_CHARS]
     except Exception:  # noqa: BLE001 - __str__ of the user's class
         return f"<{type(value).__qualname__}>"
 

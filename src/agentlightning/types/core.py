@@ -161,7 +161,7 @@ class GenericResponse(BaseModel):
 class Dataset(Protocol, Generic[T_co]):
     """Anything with a length and tasks by index: a list, or a dataset of a training library."""
 
-    def __getitem__(self, index: int) -> T_co:
+    def __getitem__(self, index: int, /) -> T_co:
         """Return the task at *index*, from 0."""
         ...
 

@@ -1,0 +1,232 @@
+"""Rewards as spans, written and read.
+
+A reward is a span ``agentlightning.reward`` with the attribute ``reward``, or, as the AgentOps SDK writes it, any
+span whose attribute ``agentops.task.output`` or ``agentops.entity.output`` is the JSON text of a ``RewardSpanData``.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import logging
+import math
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, cast
+
+from agentlightning import semconv
+from agentlightning._internal.guard import guard
+from agentlightning.emitter.utils import emit_span, is_enabled, start_span
+from agentlightning.semconv import SpanNames
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from types import TracebackType
+
+    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.trace import Span
+    from typing_extensions import Self
+
+    from agentlightning.types.tracer import SpanLike
+
+log = logging.getLogger(__name__)
+
+FnType = TypeVar("FnType", bound="Callable[..., Any]")
+
+_AGENTOPS_KEYS = ("agentops.task.output", "agentops.entity.output")
+
+
+class RewardSpanData(TypedDict):
+    """A reward as the AgentOps SDK puts it into the output of a span."""
+
+    type: Literal["reward"]
+    value: float | None
+
+
+def emit_reward(reward: float) -> ReadableSpan:
+    """Record *reward* as a span ``agentlightning.reward`` under the current span, and return that span.
+
+    Any number will do (a bool, a numpy scalar, a tensor without dimensions); it is stored as a float. Infinities are
+    numbers; NaN is none, because one NaN spoils a whole training batch. Where nothing is recorded, the span that is
+    returned exists only for the caller. Thread-safe; works without any tracer.
+
+    Raises:
+        ValueError: *reward* is not a number.
+    """
+    value = _number(reward)
+    if value is None:
+        msg = f"a reward is a number, not {_describe(reward)}"
+        raise ValueError(msg)
+    return emit_span(SpanNames.REWARD, {semconv.REWARD: value}) or _unrecorded(value)
+
+
+def reward(fn: FnType) -> FnType:
+    """Decorate a function, plain or async, that computes a reward: its result is recorded, and returned as it is.
+
+    The span ``agentlightning.reward`` is open while the function runs, so that what a judge calls lies under it and
+    is told apart from what the agent calls. The result may be a number or a ``RewardSpanData``; anything else gives
+    no reward and, once for each function, a warning in the log. Raises nothing of its own.
+    """
+    warned: list[bool] = []
+
+    def note(span: _OpenReward, result: object) -> None:
+        with guard("emitter.reward"):
+            value = _result_value(result)
+            if value is not None:
+                span.set(value)
+            elif not warned:
+                warned.append(True)
+                log.warning("%s returned %s, which is no reward", _name(fn), _describe(result))
+
+    if inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None)):  # noqa: B004
+        call = cast("Callable[..., Awaitable[Any]]", fn)
+
+        @functools.wraps(fn)
+        async def run_async(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the user's own function
+            with _OpenReward() as span:
+                result = await call(*args, **kwargs)
+                note(span, result)
+                return result
+
+        return cast("FnType", run_async)
+
+    @functools.wraps(fn)
+    def run(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the user's own function
+        with _OpenReward() as span:
+            result = fn(*args, **kwargs)
+            note(span, result)
+            return result
+
+    return cast("FnType", run)
+
+
+class _OpenReward:
+    """A reward span around a function of the user's; errors of telemetry stay inside, the user's pass."""
+
+    def __init__(self) -> None:
+        self._span: Span | None = None
+        self._token: Any = None
+
+    def __enter__(self) -> Self:
+        with guard("emitter.reward"):
+            if not is_enabled():
+                return self
+            from opentelemetry import context, trace  # noqa: PLC0415 - importing the emitters loads no OpenTelemetry
+
+            span = start_span(SpanNames.REWARD)
+            self._token = context.attach(trace.set_span_in_context(span))
+            self._span = span
+        return self
+
+    def set(self, value: float) -> None:
+        if self._span is not None:
+            self._span.set_attribute(semconv.REWARD, value)
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None, /
+    ) -> None:
+        if self._span is None:
+            return
+        with guard("emitter.reward"):
+            from opentelemetry import context  # noqa: PLC0415
+            from opentelemetry.trace import Status, StatusCode  # noqa: PLC0415
+
+            context.detach(self._token)
+            if isinstance(exc, Exception):
+                self._span.record_exception(exc)
+                self._span.set_status(Status(StatusCode.ERROR, type(exc).__qualname__))
+            self._span.end()
+
+
+def get_reward_value(span: SpanLike) -> float | None:
+    """Return the reward that *span* holds, or None; never raises for what an attribute holds."""
+    attributes = span.attributes
+    if not attributes:
+        return None
+    for key in _AGENTOPS_KEYS:
+        value = _agentops_value(attributes.get(key))
+        if value is not None:
+            return value
+    if span.name == SpanNames.REWARD.value:
+        return _number(attributes.get(semconv.REWARD))
+    return None
+
+
+def is_reward_span(span: SpanLike) -> bool:
+    """Tell whether *span* holds a reward."""
+    return get_reward_value(span) is not None
+
+
+def find_reward_spans(spans: Sequence[SpanLike]) -> list[SpanLike]:
+    """Return those of *spans* that hold a reward, in their order."""
+    return [span for span in spans if is_reward_span(span)]
+
+
+def find_final_reward(spans: Sequence[SpanLike]) -> float | None:
+    """Return the last reward among *spans*, or None when there is none."""
+    values: Iterable[float | None] = map(get_reward_value, reversed(spans))
+    return next((value for value in values if value is not None), None)
+
+
+def _agentops_value(output: object) -> float | None:
+    # Outputs may be long; a reward always has this word.
+    if not isinstance(output, str) or '"reward"' not in output:
+        return None
+    try:
+        data: object = json.loads(output)
+    except (ValueError, RecursionError):
+        return None
+    return _data_value(data)
+
+
+def _data_value(data: object) -> float | None:
+    if not isinstance(data, dict):
+        return None
+    fields = cast("Mapping[str, object]", data)
+    return _number(fields.get("value")) if fields.get("type") == "reward" else None
+
+
+def _result_value(result: object) -> float | None:
+    return _number(result) if hasattr(type(result), "__float__") else _data_value(result)
+
+
+def _number(value: object) -> float | None:
+    """Return *value* as a float, or None where it is no single number."""
+    if not hasattr(type(value), "__float__"):
+        return None
+    try:
+        if getattr(value, "shape", ()):
+            return None  # an array, even of one element: numpy warns before it makes that a number
+        number = float(cast("float", value))
+    except Exception:  # noqa: BLE001 - __float__ of the user's class, or an int beyond every float
+        return None
+    return None if math.isnan(number) else number
+
+
+def _describe(value: object) -> str:
+    return "NaN" if isinstance(value, float) and math.isnan(value) else type(value).__qualname__
+
+
+def _name(fn: object) -> str:
+    return str(getattr(fn, "__qualname__", type(fn).__qualname__))
+
+
+def _unrecorded(value: float) -> ReadableSpan:
+    """Return a reward span that only the caller ever sees."""
+    from opentelemetry import trace  # noqa: PLC0415 - importing the emitters loads no OpenTelemetry
+    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
+    from opentelemetry.sdk.trace import ReadableSpan  # noqa: PLC0415
+
+    from agentlightning._internal.clock import now_ns  # noqa: PLC0415
+    from agentlightning._internal.ids import new_span_id, new_trace_id  # noqa: PLC0415
+
+    parent = trace.get_current_span().get_span_context()
+    now = now_ns()
+    return ReadableSpan(
+        SpanNames.REWARD.value,
+        context=trace.SpanContext(parent.trace_id or new_trace_id(), new_span_id(), is_remote=False),
+        parent=parent if parent.is_valid else None,
+        resource=Resource.get_empty(),
+        attributes={semconv.REWARD: value},
+        start_time=now,
+        end_time=now,
+    )
