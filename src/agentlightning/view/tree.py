@@ -114,7 +114,8 @@ class Node:
     """``ended``, ``open``, or ``interrupted``: open, and the process that wrote it is gone."""
     counted: bool
     """Its tokens and cost are in the totals: it is an LLM call with no LLM call below it at any depth (an embedding
-    call with no embedding call below it), so that a call that two libraries recorded counts once."""
+    call with no embedding call below it), so that a call that two libraries recorded counts once; and of two spans of
+    one call that lie beside each other the inner one."""
     price: Price | None
     """What the call cost; None on spans that are not counted, or when prices were not asked for."""
     own: Totals
@@ -226,21 +227,13 @@ def _number(root: Node) -> list[Node]:
 
 
 def _count(root: Node, preorder: list[Node], price: Pricer | None) -> None:
-    """Decide which calls count and add everything up, from the leaves to the root."""
-    calls: dict[int, frozenset[str]] = {}  # by id() of a node: kinds of the calls at or below it, where there are any
+    """Add everything up, from the leaves to the root."""
+    _choose_calls(preorder)
+    _drop_twins(preorder)
     for node in reversed(preorder):
         row = node.row
         if row is None:
             continue
-        below = frozenset[str]()
-        for child in node.children:
-            if id(child) in calls:
-                below |= calls.pop(id(child))
-        if row.facts.kind in COUNTED_KINDS:
-            node.counted = row.facts.kind not in below
-            below |= {row.facts.kind}
-        if below:
-            calls[id(node)] = below
         if node.counted:
             node.price = None if price is None else price(row.facts, row.start_ns)
             node.own = _call(row.facts, node.price, failed=row.status_code == "ERROR")
@@ -248,6 +241,43 @@ def _count(root: Node, preorder: list[Node], price: Pricer | None) -> None:
             node.own = _PLAIN_ERROR
         node.totals = _sum(node.own, node.children)
     root.totals = _sum(root.own, root.children)
+
+
+def _choose_calls(preorder: list[Node]) -> None:
+    """Mark the calls that have no call of their kind below them."""
+    calls: dict[int, frozenset[str]] = {}  # by id() of a node: kinds of the calls at or below it, where there are any
+    for node in reversed(preorder):
+        below = frozenset[str]()
+        for child in node.children:
+            if id(child) in calls:
+                below |= calls.pop(id(child))
+        kind = "" if node.row is None else node.row.facts.kind
+        if kind in COUNTED_KINDS:
+            node.counted = kind not in below
+            below |= {kind}
+        if below:
+            calls[id(node)] = below
+
+
+def _drop_twins(preorder: list[Node]) -> None:
+    """Unmark a call that a second library recorded beside it, and not below it.
+
+    Anthropic's client writes a span of its own, and OpenLLMetry does not make its span the current one: the two are
+    siblings, or the roots of two traces. They are one call where both have the same response id, different names, and
+    one lies within the other in time; the inner one counts. Spans of the same name are never taken for one call: a
+    server that is a stub, or a cache, gives every answer the same id.
+    """
+    answers: dict[str, list[tuple[int, int, Node]]] = {}
+    for node in preorder:
+        row = node.row
+        if node.counted and row is not None and row.facts.response_id and row.end_ns is not None:
+            answers.setdefault(row.facts.response_id, []).append((row.start_ns, -row.end_ns, node))
+    for found in answers.values():
+        if len(found) > 1:
+            found.sort(key=lambda item: item[:2])
+            for (_, outer_end, outer), (_, inner_end, inner) in zip(found, found[1:], strict=False):
+                if outer_end <= inner_end and outer.row is not None and inner.row is not None:
+                    outer.counted = outer.row.name == inner.row.name
 
 
 def _sum(own: Totals, children: Sequence[Node]) -> Totals:
