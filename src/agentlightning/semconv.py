@@ -64,6 +64,9 @@ RESPONSE_TOKEN_IDS = "response_token_ids"  # noqa: S105 - a name, not a password
 LOGPROBS = "logprobs.content"
 """Log-probabilities of the sampled tokens; choice N > 0 is ``logprobs.content.N``."""
 
+INVALID = "agentlightning.invalid"
+"""Names of arrays of an answer that were ignored because they do not hold what their name says, list of str."""
+
 EXCEPTION_TYPE = "exception.type"
 """OpenTelemetry: qualified class name of an exception."""
 

@@ -260,6 +260,14 @@ def enable(name: str) -> None:
     _watch.registry.disabled.discard(name)
 
 
+def register(name: str, modules: Sequence[str], factory: Callable[[], Instrumentor]) -> None:
+    """Add an instrumentor from inside this package; it runs when one of *modules* is or was imported."""
+    _watch.registry.add(name, modules, factory)
+    if _watch.registry.source is not None and any(_is_imported(module) for module in modules):
+        with _guard(name):
+            _watch.registry.run(name)
+
+
 def active() -> list[str]:
     """Return the names of the instrumentors that run now, in the order in which they started."""
     return list(_watch.registry.active)

@@ -1,0 +1,135 @@
+"""Watches a stream of the OpenAI client on its way to the user, without changing what it is.
+
+The stream and its HTTP response stay the same objects. What is replaced: the private iterator that every way of reading
+a ``Stream`` takes its items from, on every release since 1.0, and ``close`` (``aclose``) of this one response, which
+every way of leaving a stream calls: ``stream.close()``, ``with``, and the helpers of ``.stream()``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from typing import TYPE_CHECKING, Any, Protocol
+
+from agentlightning._internal.guard import guard
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Iterator
+
+
+class Listener(Protocol):
+    """Who is told. Each method but ``item`` may be called more than once; only the first call of all counts."""
+
+    def item(self, item: object) -> None:
+        """The user is about to get *item*."""
+
+    def ended(self) -> None:
+        """The user has read to the end."""
+
+    def failed(self, error: BaseException) -> None:
+        """Reading failed; the user gets *error*."""
+
+    def closed(self) -> Awaitable[object] | None:
+        """The user has left the stream; what comes back is awaited where the stream is asynchronous."""
+
+    def dropped(self) -> None:
+        """The stream is gone; called by the garbage collector, so anything may be locked."""
+
+
+def tap(stream: Any, listener: Listener) -> None:  # noqa: ANN401 - openai.Stream or openai.AsyncStream
+    """Tell *listener* what becomes of *stream*. Raises ``AttributeError`` when it is no stream that is known."""
+    inner = stream._iterator  # noqa: SLF001 - see the module's docstring
+    asynchronous = hasattr(inner, "__anext__")
+    tapped = _AsyncItems(inner, listener) if asynchronous else _Items(inner, listener)
+    stream._iterator = tapped  # noqa: SLF001
+    _watch_close(stream.response, tapped, listener)
+    # A stream is part of a cycle: one that is dropped halfway is found late, at the end of the program at the latest.
+    weakref.finalize(stream, listener.dropped)
+
+
+class _Items:
+    """The items of a synchronous stream."""
+
+    def __init__(self, inner: Iterator[object], listener: Listener) -> None:
+        self._inner = inner
+        self._listener = listener
+        self.is_reading = False
+
+    def __iter__(self) -> _Items:
+        return self
+
+    def __next__(self) -> object:
+        self.is_reading = True
+        try:
+            item = next(self._inner)
+        except StopIteration:
+            with guard("openai.stream"):
+                self._listener.ended()
+            raise
+        except BaseException as error:
+            with guard("openai.stream"):
+                self._listener.failed(error)
+            raise
+        finally:
+            self.is_reading = False
+        with guard("openai.stream"):
+            self._listener.item(item)
+        return item
+
+    def __getattr__(self, name: str) -> object:
+        # The original is a generator: ``close`` and the like are its own.
+        return getattr(self._inner, name)
+
+
+class _AsyncItems:
+    """The items of an asynchronous stream."""
+
+    def __init__(self, inner: AsyncIterator[object], listener: Listener) -> None:
+        self._inner = inner
+        self._listener = listener
+        self.is_reading = False
+
+    def __aiter__(self) -> _AsyncItems:
+        return self
+
+    async def __anext__(self) -> object:
+        self.is_reading = True
+        try:
+            item = await self._inner.__anext__()
+        except StopAsyncIteration:
+            with guard("openai.stream"):
+                self._listener.ended()
+            raise
+        except BaseException as error:
+            with guard("openai.stream"):
+                self._listener.failed(error)
+            raise
+        finally:
+            self.is_reading = False
+        with guard("openai.stream"):
+            self._listener.item(item)
+        return item
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inner, name)
+
+
+def _watch_close(response: Any, items: _Items | _AsyncItems, listener: Listener) -> None:  # noqa: ANN401 - of httpx or httpx2
+    """Tell the listener when the response is closed by the user, and not by reading on."""
+    close, aclose = response.close, response.aclose
+
+    def closing() -> None:
+        close()
+        if not items.is_reading:
+            with guard("openai.close"):
+                listener.closed()
+
+    async def aclosing() -> None:
+        await aclose()
+        if not items.is_reading:
+            with guard("openai.close"):
+                rest = listener.closed()
+                if inspect.isawaitable(rest):
+                    await rest
+
+    response.close, response.aclose = closing, aclosing
