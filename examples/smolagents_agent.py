@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 
-from smolagents import CodeAgent, OpenAIModel, ToolCallingAgent, tool
+from smolagents import CodeAgent, OpenAIServerModel, ToolCallingAgent, tool
 
 PRICES = {"coffee": 3.2, "croissant": 2.4}
 
@@ -32,7 +32,7 @@ def get_price(product: str) -> float:
 
 def make_agent() -> ToolCallingAgent:
     """Return a manager that knows prices and has a calculator to ask."""
-    model = OpenAIModel(os.environ.get("MODEL", "gpt-4o-mini"))
+    model = OpenAIServerModel(os.environ.get("MODEL", "gpt-4o-mini"))
     calculator = CodeAgent(
         tools=[],
         model=model,

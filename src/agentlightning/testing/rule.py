@@ -21,7 +21,12 @@ Rule: TypeAlias = "Callable[[ChatRequest], Reply | str]"
 
 _FINAL_ANSWER = "final_answer"
 _CODE_TAG = re.compile(r"must be opened with '([^']+)', and closed with '([^']+)'")
+_OLD_CODE_MARK = "must end with '<end_code>'"
+"""How smolagents below 1.18 asks for code, which it then wants between the tags below."""
+_OLD_CODE_TAGS = ("Code:\n```py", "```<end_code>")
 _OBSERVATION = re.compile(r"Observation:\n(.*)", re.DOTALL)
+_TEAM_MEMBER = re.compile(r"^- (\w+): ", re.MULTILINE)
+"""A managed agent, which smolagents below 1.19 does not offer as a tool."""
 _CODE_FUNCTION = re.compile(r"^def (\w+)\(", re.MULTILINE)
 
 
@@ -72,8 +77,11 @@ class AgentRule:
 
 def _code_tags(request: ChatRequest) -> tuple[str, str] | None:
     """Return how a ``CodeAgent`` wants its code marked, None for any other client."""
-    found = None if request.tools else _CODE_TAG.search(request.messages[0].text)
-    return (found[1], found[2]) if found else None
+    prompt = "" if request.tools else request.messages[0].text
+    found = _CODE_TAG.search(prompt)
+    if found:
+        return found[1], found[2]
+    return _OLD_CODE_TAGS if _OLD_CODE_MARK in prompt else None
 
 
 def _is_step(message: ChatMessage, tags: tuple[str, str] | None) -> bool:
@@ -107,13 +115,17 @@ def _last_result(request: ChatRequest) -> str:
 
 
 def _offered(request: ChatRequest) -> dict[str, JsonObject]:
-    """Return name and schema of each tool; those of a ``CodeAgent`` are in its prompt, with no schema."""
-    if request.tools:
-        return {tool.name: tool.parameters for tool in request.tools if tool.name != _FINAL_ANSWER}
-    if _code_tags(request) is None:
-        return {}
-    names = _CODE_FUNCTION.findall(request.messages[0].text)
-    return {name: {} for name in names if name != _FINAL_ANSWER}
+    """Return name and schema of what can be called: the tools, and what only the prompt names, with no schema."""
+    prompt = request.messages[0].text
+    names: list[str] = []
+    if _code_tags(request):
+        names = _CODE_FUNCTION.findall(prompt)
+    elif "team members" in prompt:
+        names = _TEAM_MEMBER.findall(prompt)
+    offered: dict[str, JsonObject] = {name: {} for name in names}
+    offered.update({tool.name: tool.parameters for tool in request.tools})
+    offered.pop(_FINAL_ANSWER, None)
+    return offered
 
 
 def _plan_from_task(request: ChatRequest, schemas: dict[str, JsonObject]) -> tuple[ToolCall, ...]:
