@@ -1,1 +1,155 @@
-"""Agent Lightning."""
+"""Trace any Python agent without touching its code, keep every span, see what it cost, train on the spans.
+
+Public names resolve on first use, so that importing the package costs nothing that is not needed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agentlightning._internal.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from agentlightning._internal.version import __version__
+    from agentlightning.emitter import (
+        emit_exception,
+        emit_message,
+        emit_object,
+        emit_reward,
+        find_final_reward,
+        find_reward_spans,
+        get_reward_value,
+        is_reward_span,
+        reward,
+    )
+    from agentlightning.errors import (
+        AgentLightningError,
+        MissingExtraError,
+        SettingError,
+        StoreCorruptError,
+        StoreError,
+        StoreFullError,
+        StoreUnavailableError,
+        StoreVersionError,
+        UnknownIdError,
+    )
+    from agentlightning.instrumentation import instrument_all, uninstrument_all
+    from agentlightning.pipeline.process import flush
+    from agentlightning.semconv import SpanAttributeNames, SpanNames
+    from agentlightning.settings import configure
+    from agentlightning.store import LightningStore, SqliteLightningStore, open_store
+    from agentlightning.tracer import LightningSpanProcessor, OtelTracer, Tracer
+    from agentlightning.types.core import (
+        Attempt,
+        AttemptedRollout,
+        AttemptStatus,
+        Dataset,
+        Hook,
+        Rollout,
+        RolloutConfig,
+        RolloutMode,
+        RolloutStatus,
+        Task,
+        TaskInput,
+        Triplet,
+    )
+    from agentlightning.types.resources import (
+        LLM,
+        NamedResources,
+        PromptTemplate,
+        ProxyLLM,
+        Resource,
+        ResourcesUpdate,
+        ResourceUnion,
+    )
+    from agentlightning.types.tracer import Event, Link, OtelResource, Span, SpanContext, SpanLike, TraceStatus
+
+__all__ = [
+    "LLM",
+    "AgentLightningError",
+    "Attempt",
+    "AttemptStatus",
+    "AttemptedRollout",
+    "Dataset",
+    "Event",
+    "Hook",
+    "LightningSpanProcessor",
+    "LightningStore",
+    "Link",
+    "MissingExtraError",
+    "NamedResources",
+    "OtelResource",
+    "OtelTracer",
+    "PromptTemplate",
+    "ProxyLLM",
+    "Resource",
+    "ResourceUnion",
+    "ResourcesUpdate",
+    "Rollout",
+    "RolloutConfig",
+    "RolloutMode",
+    "RolloutStatus",
+    "SettingError",
+    "Span",
+    "SpanAttributeNames",
+    "SpanContext",
+    "SpanLike",
+    "SpanNames",
+    "SqliteLightningStore",
+    "StoreCorruptError",
+    "StoreError",
+    "StoreFullError",
+    "StoreUnavailableError",
+    "StoreVersionError",
+    "Task",
+    "TaskInput",
+    "TraceStatus",
+    "Tracer",
+    "Triplet",
+    "UnknownIdError",
+    "__version__",
+    "configure",
+    "emit_exception",
+    "emit_message",
+    "emit_object",
+    "emit_reward",
+    "find_final_reward",
+    "find_reward_spans",
+    "flush",
+    "get_reward_value",
+    "instrument_all",
+    "is_reward_span",
+    "open_store",
+    "reward",
+    "uninstrument_all",
+]
+
+_HOMES = {
+    "emitter": (
+        "emit_exception emit_message emit_object emit_reward find_final_reward find_reward_spans "
+        "get_reward_value is_reward_span reward"
+    ),
+    "errors": (
+        "AgentLightningError MissingExtraError SettingError StoreCorruptError StoreError StoreFullError "
+        "StoreUnavailableError StoreVersionError UnknownIdError"
+    ),
+    "instrumentation": "instrument_all uninstrument_all",
+    "pipeline.process": "flush",
+    "semconv": "SpanAttributeNames SpanNames",
+    "settings": "configure",
+    "store": "LightningStore SqliteLightningStore open_store",
+    "tracer": "LightningSpanProcessor OtelTracer Tracer",
+    "types.core": (
+        "Attempt AttemptStatus AttemptedRollout Dataset Hook Rollout RolloutConfig RolloutMode "
+        "RolloutStatus Task TaskInput Triplet"
+    ),
+    "types.resources": "LLM NamedResources PromptTemplate ProxyLLM Resource ResourceUnion ResourcesUpdate",
+    "types.tracer": "Event Link OtelResource Span SpanContext SpanLike TraceStatus",
+}
+"""Public names by the module that they live in."""
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {name: f"{__name__}.{module}" for module, names in _HOMES.items() for name in names.split()}
+    | {"__version__": "agentlightning._internal.version"},
+)

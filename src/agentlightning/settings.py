@@ -148,6 +148,7 @@ class _Values:
         self.lock = threading.Lock()
         self.configured: dict[str, Any] = {}
         self.used: set[str] = set()
+        self.handler: logging.Handler | None = None
 
 
 _values = _Values()
@@ -210,25 +211,20 @@ def check_environment() -> None:
         lookup(setting)
 
 
-class _StderrHandler(logging.StreamHandler[Any]):
-    """Our own handler: made by ``AGL_LOG_LEVEL`` only, so that silence is the default."""
-
-    def __init__(self) -> None:
-        super().__init__(sys.stderr)
-        self.setFormatter(logging.Formatter("agl %(levelname)s %(name)s: %(message)s"))
-
-
 def apply_log_level() -> None:
-    """Set the level of the logger ``agentlightning`` and attach or detach its handler on stderr."""
+    """Set the level of the logger ``agentlightning`` and attach or detach its handler on stderr.
+
+    At OFF the logger has the silent handler that ``_internal.guard`` gave it, so that Python's last-resort handler
+    never writes into the program's stderr.
+    """
     logger = logging.getLogger("agentlightning")
     level = get(LOG_LEVEL)
-    for handler in list(logger.handlers):
-        if isinstance(handler, (_StderrHandler, logging.NullHandler)):
-            logger.removeHandler(handler)
-    if level == "OFF":
-        # Without this Python's last-resort handler would write warnings into the program's stderr.
-        logger.addHandler(logging.NullHandler())
-        logger.setLevel(logging.NOTSET)
-    else:
-        logger.addHandler(_StderrHandler())
-        logger.setLevel(level)
+    with _values.lock:
+        if _values.handler is not None:
+            logger.removeHandler(_values.handler)
+            _values.handler = None
+        if level != "OFF":
+            _values.handler = logging.StreamHandler(sys.stderr)
+            _values.handler.setFormatter(logging.Formatter("agl %(levelname)s %(name)s: %(message)s"))
+            logger.addHandler(_values.handler)
+    logger.setLevel(logging.NOTSET if level == "OFF" else level)

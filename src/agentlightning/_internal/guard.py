@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 log = logging.getLogger("agentlightning")
+# Without a handler of its own Python's last resort would write our warnings into the program's stderr.
+log.addHandler(logging.NullHandler())
 
 
 class Guard(contextlib.AbstractContextManager["Guard"]):

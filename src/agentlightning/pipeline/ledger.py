@@ -80,7 +80,8 @@ class Ledger:
         self._cells = memoryview(buffer)[_HEADER:_SIZE].cast("q")
 
     def _map(self, folder: Path) -> mmap.mmap:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
         key = process_key().encode()[: _HEADER - len(_MAGIC)]
         path = folder / f"{os.getpid()}-{os.urandom(4).hex()}.ledger"
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)

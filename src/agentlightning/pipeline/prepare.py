@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agentlightning import settings
-from agentlightning._internal.context import rollout_from_environment
+from agentlightning._internal.context import home_rollout
 from agentlightning._internal.ids import implicit_ids, process_key
 from agentlightning.pipeline.limits import MAX_SPAN_BYTES, limit
 from agentlightning.pipeline.redaction import Redactor
@@ -25,7 +25,7 @@ class Preparer:
         """Take process, rollout and secrets from the environment as it is now."""
         self.max_span_bytes = MAX_SPAN_BYTES
         self._process = process_key()
-        self._home = rollout_from_environment()
+        self._home = home_rollout()
         self._redactor = Redactor()
         # The resource is kept beside its record: an id() is only unique while its object lives.
         self._resources: dict[int, tuple[Resource, ResourceRecord]] = {}

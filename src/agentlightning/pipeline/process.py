@@ -38,6 +38,7 @@ class Pipeline:
 
     def __init__(self) -> None:
         """Make the parts; the thread starts with the first item, the store is opened by the thread."""
+        settings.apply_log_level()
         url = default_store_url()
         self._default_url = url
         self._default: SpanWriter | None = None
@@ -99,8 +100,8 @@ class Pipeline:
 
     def inherit(self, parent: Pipeline) -> None:
         """In a child: send the attempts that the parent was running to the same stores, over connections of its own."""
-        self._routes = parent._routes  # noqa: SLF001 - of the same class
-        self._default = parent._default  # noqa: SLF001 - of the same class
+        self._routes = parent._routes
+        self._default = parent._default
         for writer in (self._default, *self._routes.values()):
             if writer is not None:
                 writer.after_fork()
@@ -240,5 +241,3 @@ def _flush_from_signal(pipeline: Pipeline) -> None:
     pipeline.queue.wake.set()
     while time.monotonic() < deadline and pipeline.ledger.account().waiting:
         time.sleep(0.005)
-
-

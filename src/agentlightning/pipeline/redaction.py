@@ -22,13 +22,15 @@ if TYPE_CHECKING:
 REPLACEMENT = "[REDACTED]"
 
 _WORDS = frozenset(
-    "authorization cookie cookies password passwd passphrase secret secrets credential credentials apikey "
-    "authtoken accesstoken refreshtoken sessiontoken idtoken bearertoken privatekey secretkey accesskey".split()
+    ["authorization", "cookie", "cookies", "password", "passwd", "passphrase", "secret", "secrets", "credential", "credentials", "apikey", "authtoken", "accesstoken", "refreshtoken", "sessiontoken", "idtoken", "bearertoken", "privatekey", "secretkey", "accesskey"]
 )
 _PAIRS = frozenset(
     {
         *((first, "key") for first in ("api", "private", "secret", "access", "encryption", "signing", "subscription")),
-        *((first, "token") for first in ("access", "auth", "refresh", "bearer", "id", "session", "api", "csrf", "xsrf")),
+        *(
+            (first, "token")
+            for first in ("access", "auth", "refresh", "bearer", "id", "session", "api", "csrf", "xsrf")
+        ),
         ("set", "cookie"),
     }
 )

@@ -100,7 +100,10 @@ class Worker:
                 return False
             self._deliver([*items, *(OpenSpan(span) for span in opened)])
             log.debug(
-                "worker: %d items, %d open notes in %.1f ms", len(items), len(opened), 1e3 * (time.monotonic() - started)
+                "worker: %d items, %d open notes in %.1f ms",
+                len(items),
+                len(opened),
+                1e3 * (time.monotonic() - started),
             )
             return bool(items or opened)
         return True

@@ -84,9 +84,7 @@ class LightningStore(ABC):
         """Return the project's rollouts, oldest first, of these statuses and ids (None: all)."""
 
     @abstractmethod
-    async def query_newest_rollouts(
-        self, limit: int = 20, offset: int = 0, *, children: bool = False
-    ) -> list[Rollout]:
+    async def query_newest_rollouts(self, limit: int = 20, offset: int = 0, *, children: bool = False) -> list[Rollout]:
         """Return the project's newest rollouts, newest first; *children* includes those inside another rollout."""
 
     @abstractmethod
@@ -118,11 +116,11 @@ class LightningStore(ABC):
         self,
         rollout_id: str,
         input: TaskInput | Unset = UNSET,  # noqa: A002 - a name of the public API
-        mode: RolloutMode | None | Unset = UNSET,
-        resources_id: str | None | Unset = UNSET,
+        mode: RolloutMode | Unset | None = UNSET,
+        resources_id: str | Unset | None = UNSET,
         status: RolloutStatus | Unset = UNSET,
         config: RolloutConfig | Unset = UNSET,
-        metadata: dict[str, Any] | None | Unset = UNSET,
+        metadata: dict[str, Any] | Unset | None = UNSET,
     ) -> Rollout:
         """Change the fields that are given and return the rollout; a finished status sets its ``end_time``."""
 
@@ -134,7 +132,7 @@ class LightningStore(ABC):
         status: AttemptStatus | Unset = UNSET,
         worker_id: str | Unset = UNSET,
         last_heartbeat_time: float | Unset = UNSET,
-        metadata: dict[str, Any] | None | Unset = UNSET,
+        metadata: dict[str, Any] | Unset | None = UNSET,
     ) -> Attempt:
         """Change the fields that are given and return the attempt; the latest one passes its status on."""
 

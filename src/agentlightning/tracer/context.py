@@ -49,9 +49,7 @@ last_trace = _LastTrace()
 """The last trace of this process and of the current context."""
 
 
-class TraceContext(
-    AbstractContextManager[LightningSpanProcessor], AbstractAsyncContextManager[LightningSpanProcessor]
-):
+class TraceContext(AbstractContextManager[LightningSpanProcessor], AbstractAsyncContextManager[LightningSpanProcessor]):
     """See ``Tracer.trace_context``. Enter it once."""
 
     def __init__(
@@ -146,4 +144,8 @@ class TraceContext(
                 pipeline.release_attempt(self._ids[1])
             else:
                 waiting = pipeline.ledger.account().waiting
-                log.warning("rollout %s: %d spans are not in the store yet; they are still on their way", *self._ids[:1], waiting)
+                log.warning(
+                    "rollout %s: %d spans are not in the store yet; they are still on their way",
+                    *self._ids[:1],
+                    waiting,
+                )

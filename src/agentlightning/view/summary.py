@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from agentlightning.view.tree import Node, Pricer, RolloutView, Totals, build
+from agentlightning.view.tree import Totals, build
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from agentlightning.types.query import SpanRow
+    from agentlightning.view.tree import Node, Pricer, RolloutView
 
 ModelKey = tuple[str, str]
 """Provider and model as the spans name them; empty where unknown."""

@@ -17,8 +17,8 @@ from agentlightning.store.pack import from_json, to_json
 from agentlightning.store.sql import rows
 from agentlightning.store.sql.sqlite import SqliteConnector
 from agentlightning.store.sql.writer import BatchWriter
-from agentlightning.types.convert import record_from_readable, to_record
-from agentlightning.types.record import ResourceRecord, WriteBatch
+from agentlightning.types.convert import record_from_readable, resource_record
+from agentlightning.types.record import WriteBatch
 from agentlightning.types.resources import ResourcesUpdate
 from agentlightning.types.tracer import Span
 
@@ -144,11 +144,11 @@ class SqlLightningStore(LightningStore):
         self,
         rollout_id: str,
         input: TaskInput | Unset = UNSET,  # noqa: A002 - a name of the public API
-        mode: RolloutMode | None | Unset = UNSET,
-        resources_id: str | None | Unset = UNSET,
+        mode: RolloutMode | Unset | None = UNSET,
+        resources_id: str | Unset | None = UNSET,
         status: RolloutStatus | Unset = UNSET,
         config: RolloutConfig | Unset = UNSET,
-        metadata: dict[str, Any] | None | Unset = UNSET,
+        metadata: dict[str, Any] | Unset | None = UNSET,
     ) -> Rollout:
         """Change the fields that are given; see ``LightningStore``."""
 
@@ -182,7 +182,7 @@ class SqlLightningStore(LightningStore):
         status: AttemptStatus | Unset = UNSET,
         worker_id: str | Unset = UNSET,
         last_heartbeat_time: float | Unset = UNSET,
-        metadata: dict[str, Any] | None | Unset = UNSET,
+        metadata: dict[str, Any] | Unset | None = UNSET,
     ) -> Attempt:
         """Change the fields that are given; see ``LightningStore``."""
 
@@ -208,7 +208,7 @@ class SqlLightningStore(LightningStore):
 
     async def add_span(self, span: Span) -> Span:
         """Insert a span by the key rule; see ``LightningStore``."""
-        return await self._add(to_record(span), span.sequence_id)
+        return await self._add(span.to_record(), span.sequence_id)
 
     async def add_otel_span(
         self, rollout_id: str, attempt_id: str, readable_span: ReadableSpan, sequence_id: int | None = None
@@ -220,7 +220,7 @@ class SqlLightningStore(LightningStore):
             attempt_id=attempt_id,
             counter=sequence_id or 0,
             process=process_key(),
-            resource=ResourceRecord(dict(readable_span.resource.attributes), readable_span.resource.schema_url),
+            resource=resource_record(readable_span.resource),
         )
         record.rollout_id, record.attempt_id = rollout_id, attempt_id
         return await self._add(record, sequence_id or 0)
@@ -263,7 +263,9 @@ class SqlLightningStore(LightningStore):
         found = await self._of_attempt("span_rows", rollout_id, attempt_id, include_open=include_open)
         return [rows.to_span_row(row) for row in found]
 
-    async def _of_attempt(self, query: str, rollout_id: str, attempt_id: str | None, *, include_open: bool) -> list[Row]:
+    async def _of_attempt(
+        self, query: str, rollout_id: str, attempt_id: str | None, *, include_open: bool
+    ) -> list[Row]:
         if attempt_id == "latest":
             latest = await self.get_latest_attempt(rollout_id)
             attempt_id = latest.attempt_id if latest else None

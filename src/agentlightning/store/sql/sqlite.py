@@ -17,7 +17,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agentlightning.errors import StoreCorruptError, StoreError, StoreFullError, StoreUnavailableError, StoreVersionError
+from agentlightning.errors import (
+    StoreCorruptError,
+    StoreError,
+    StoreFullError,
+    StoreUnavailableError,
+    StoreVersionError,
+)
 from agentlightning.store.sql.connector import migrations, named_queries
 
 if TYPE_CHECKING:
@@ -279,5 +285,3 @@ def _store_error(path: Path, error: sqlite3.DatabaseError) -> StoreError:
 def default_path(data_dir: str | Path) -> Path:
     """Return the path of the default store in a data directory."""
     return Path(data_dir) / "agentlightning.db"
-
-

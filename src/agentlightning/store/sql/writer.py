@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -24,11 +25,12 @@ _SEQUENCE = 5
 
 
 class BatchWriter:
-    """Writes batches through a connector. One thread at a time; what it remembers only saves statements."""
+    """Writes batches through a connector. Thread-safe; what it remembers only saves statements."""
 
     def __init__(self, connector: Connector) -> None:
         """Write through *connector*."""
         self._connector = connector
+        self._lock = threading.Lock()
         self._known_attempts: set[str] = set()
         self._sources = _Sources()
 
@@ -41,6 +43,10 @@ class BatchWriter:
         Raises:
             StoreError: Nothing of the batch was written.
         """
+        with self._lock:
+            return self._write(batch)
+
+    def _write(self, batch: WriteBatch) -> WriteResult:
         ended = sorted((span for span in batch.spans if span.end_ns is not None), key=lambda span: span.counter)
         # All that needs no transaction is done before it, so that other processes wait as little as possible.
         ended_rows = [self._row(span) for span in ended]

@@ -1,0 +1,198 @@
+"""``agl run``: start a program unchanged, record what its agents do, end exactly as it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from agentlightning import settings
+from agentlightning._internal.clock import now_ns
+from agentlightning._internal.context import format_traceparent, parse_traceparent
+from agentlightning._internal.guard import guard
+from agentlightning._internal.ids import new_attempt_id, new_rollout_id, new_trace_id, process_key, virtual_span_id
+from agentlightning.cli.child import Child
+from agentlightning.errors import StoreError
+from agentlightning.pipeline.ledger import ledger_folder
+from agentlightning.pipeline.redaction import Redactor
+from agentlightning.store.url import open_writer
+from agentlightning.types.record import AttemptEnd, RolloutStart, WriteBatch
+
+if TYPE_CHECKING:
+    from agentlightning.types.protocol import SpanWriter
+
+_BOOTSTRAP = Path(__file__).parent / "bootstrap"
+_PRELOAD_AFTER_S = 0.5
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("--store", metavar="URL", help="Store or file to record into; default: AGL_STORE, else the user's own.")
+@click.option("--project", metavar="NAME", help="Project of the rollout; default: AGL_PROJECT, else 'default'.")
+@click.option(
+    "--no-instrument", "left_out", metavar="NAME", multiple=True, help="Leave an instrumentor out; repeatable."
+)
+@click.option("--best-effort", is_flag=True, help="Run the program untraced when the store cannot be used.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing at the end.")
+@click.option("-m", "module", metavar="MODULE", help="Run a module, as python -m does.")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def command(  # noqa: PLR0913 - one parameter for each option
+    *, store: str | None, project: str | None, left_out: tuple[str, ...], best_effort: bool, quiet: bool,
+    module: str | None, command: tuple[str, ...],
+) -> int:  # fmt: skip
+    """Run a program and record its agents: agl run python my_agent.py, agl run my_agent.py, agl run -m package.
+
+    Input, output, exit code and signals are the program's own. Options of agl come before the program.
+    """
+    arguments = resolve_command(command, module)
+    environment = _settings_from_options(store, project, left_out)
+    if not settings.get(settings.ENABLED):
+        return Child(arguments, dict(os.environ)).run()
+    try:
+        recording = Recording.begin(arguments)
+    except StoreError as error:
+        if not best_effort:
+            raise
+        click.echo(f"agl: not recorded: {error}", err=True)
+        return Child(arguments, dict(os.environ)).run()
+    child = Child(arguments, {**os.environ, **environment, **recording.environment()})
+    code = child.run(preload=_preload, preload_after_s=_PRELOAD_AFTER_S)
+    recording.end(code)
+    # The program has ended: whatever goes wrong from here on, its exit code or signal is what the caller gets.
+    with guard("report"), contextlib.suppress(OSError):  # its reader may have closed our stderr
+        from agentlightning.cli.report import report  # noqa: PLC0415 - loaded while the program runs
+
+        line = report(recording.writer.url, recording.rollout_id, recording.folder, named=store)
+        if not quiet:
+            click.echo(line, err=True)
+    child.end_alike()
+    return code
+
+
+def resolve_command(command: tuple[str, ...], module: str | None) -> list[str]:
+    """Return the program to start for what the user typed: a module, a script, or any command.
+
+    Raises:
+        click.UsageError: Nothing to run, or it cannot be found.
+    """
+    if module is not None:
+        return [sys.executable, "-m", module, *command]
+    if not command:
+        msg = "nothing to run; write: agl run python my_agent.py"
+        raise click.UsageError(msg)
+    first = command[0]
+    if first.endswith((".py", ".pyw")):
+        if not Path(first).is_file():
+            msg = f"there is no script {first!r} in {Path.cwd()}"
+            raise click.UsageError(msg)
+        if shutil.which(first) is None or not _has_shebang(Path(first)):
+            return [sys.executable, *command]
+        return [str(Path(first).absolute()) if os.sep not in first else first, *command[1:]]
+    if shutil.which(first) is None:
+        msg = f"there is no command {first!r}; write: agl run python my_agent.py"
+        raise click.UsageError(msg)
+    script = _python_script(command)
+    if script is not None and not Path(script).is_file():
+        msg = f"there is no script {script!r} in {Path.cwd()}"
+        raise click.UsageError(msg)
+    return list(command)
+
+
+def _has_shebang(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"#!"
+
+
+def _python_script(command: tuple[str, ...]) -> str | None:
+    """Return the script in ``python script.py``, so that a missing one is our clear message, not a rollout."""
+    name = Path(command[0]).name
+    if not name.startswith("python") or len(command) < 2:  # noqa: PLR2004 - a program and its script
+        return None
+    return command[1] if command[1].endswith(".py") else None
+
+
+def _settings_from_options(store: str | None, project: str | None, left_out: tuple[str, ...]) -> dict[str, str]:
+    """Check all settings, make the options hold in this process and return them as variables for the program."""
+    settings.check_environment()
+    changed: dict[str, str] = {}
+    if store:
+        changed["AGL_STORE"] = store
+    if project:
+        changed["AGL_PROJECT"] = project
+    if left_out:
+        chosen = [word for word in (settings.get(settings.INSTRUMENT), *(f"-{name}" for name in left_out)) if word]
+        changed["AGL_INSTRUMENT"] = ",".join(chosen)
+    os.environ.update(changed)
+    return changed
+
+
+class Recording:
+    """The rollout of one ``agl run``: begun before the program starts, ended after it ended."""
+
+    def __init__(self, writer: SpanWriter, rollout_id: str, attempt_id: str) -> None:
+        """Stand for a rollout that is in the store already."""
+        self.writer = writer
+        self.rollout_id = rollout_id
+        self.attempt_id = attempt_id
+        self.folder = ledger_folder(writer.url or "", attempt_id)
+
+    @classmethod
+    def begin(cls, arguments: list[str]) -> Recording:
+        """Write the rollout of *arguments* to the store.
+
+        Raises:
+            StoreError: The store cannot be opened or written; the program was not started.
+        """
+        writer = open_writer()
+        recording = cls(writer, new_rollout_id(), new_attempt_id())
+        start = RolloutStart(
+            rollout_id=recording.rollout_id,
+            attempt_id=recording.attempt_id,
+            project=settings.get(settings.PROJECT),
+            input=shlex.join(Redactor().command(arguments)),
+            start_ns=now_ns(),
+            metadata={"source": "agl run", "working_directory": str(Path.cwd())},
+            process=process_key(),
+        )
+        writer.write_batch(WriteBatch(starts=[start]))
+        if recording.folder is not None:
+            recording.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            recording.folder.mkdir(mode=0o700, exist_ok=True)
+        return recording
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables by which the program and its children find the rollout."""
+        outer = parse_traceparent(os.environ.get("TRACEPARENT"))
+        trace_id, span_id = outer or (new_trace_id(), virtual_span_id(self.attempt_id))
+        path = os.environ.get("PYTHONPATH")
+        return {
+            "AGL_ROLLOUT_ID": self.rollout_id,
+            "AGL_ATTEMPT_ID": self.attempt_id,
+            "AGL_STORE": self.writer.url or "",
+            "AGL_LEDGER": str(self.folder or ""),
+            "TRACEPARENT": format_traceparent(trace_id, span_id),
+            "PYTHONPATH": str(_BOOTSTRAP) + (os.pathsep + path if path else ""),
+        }
+
+    def end(self, code: int) -> None:
+        """Write how the program ended: its exit code, or minus the signal that killed it."""
+        outcome = {"exit_code": code} if code >= 0 else {"signal": -code}
+        status = "succeeded" if code == 0 else "failed"
+        end = AttemptEnd(
+            rollout_id=self.rollout_id, attempt_id=self.attempt_id, status=status, end_ns=now_ns(), metadata=outcome
+        )
+        try:
+            self.writer.write_batch(WriteBatch(ends=[end]))
+        except StoreError as error:  # the program has run; its exit code matters more than our note
+            click.echo(f"agl: the end of the rollout is not recorded: {error}", err=True)
+
+
+def _preload() -> None:
+    """Import what the last line needs while the program runs."""
+    with guard("report"):
+        import agentlightning.cli.report  # noqa: F401, PLC0415 - only for its imports
