@@ -106,7 +106,7 @@ class _CallSpan(_Proxy):
     __wrapped__: Span
 
     def __init__(self, span: Span, call: ObservedCall) -> None:
-        cast("Any", super()).__init__(span)
+        _Proxy.__init__(self, span)
         self._self_call = call
 
     def set_attribute(self, key: str, value: AttributeValue) -> None:

@@ -249,6 +249,11 @@ def uninstrument_all() -> None:
         _watch.registry.stop(name)
 
 
+def register(name: str, factory: Callable[[], Instrumentor]) -> None:
+    """Add an instrumentor of the program's own, as a plug-in's entry point would; *factory* is mostly its class."""
+    _watch.registry.take(name, factory)
+
+
 def disable(name: str) -> None:
     """Leave the instrumentor *name* out from now on; when it runs already, it is undone. Unknown names are kept."""
     _watch.registry.disabled.add(name)
