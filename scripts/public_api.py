@@ -11,6 +11,7 @@ import inspect
 import pkgutil
 import sys
 from pathlib import Path
+from types import GenericAlias
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,8 +35,9 @@ def public_modules() -> Iterator[ModuleType]:
 
 def describe(name: str, value: object) -> Iterator[str]:
     """Yield one line for *value*, and one for each public attribute when it is a class of ours."""
-    if not inspect.isclass(value):
-        yield f"{name}{_parameters(value)}" if callable(value) else f"{name}: {type(value).__name__}"
+    if not inspect.isclass(value) or isinstance(value, GenericAlias):
+        # Constants and aliases of types have no more than their name: how they print depends on the Python.
+        yield f"{name}{_parameters(value) if inspect.isroutine(value) else ''}"
         return
     yield f"class {name}"
     ours = [base for base in value.__mro__ if base.__module__.partition(".")[0] == ROOT]
@@ -64,12 +66,15 @@ def _parameters(function: object) -> str:
 
 
 def dump() -> str:
-    """Return the whole public surface as text."""
+    """Return the whole public surface as text; what a package offers again is named, not described again."""
     lines: list[str] = []
+    described: dict[int, str] = {}
     for module in public_modules():
         lines.append(f"# {module.__name__}")
         for name in sorted(module.__all__):
-            lines.extend(describe(f"{module.__name__}.{name}", getattr(module, name)))
+            value, full_name = getattr(module, name), f"{module.__name__}.{name}"
+            first = described.setdefault(id(value), full_name)
+            lines.extend(describe(full_name, value) if first == full_name else [f"{full_name} is {first}"])
     return "\n".join(lines) + "\n"
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import click
 import pytest
 
-from agentlightning import settings
-from agentlightning.cli import main
+from agentlightning import semconv, settings
+from agentlightning.cli.main import group
 
 ROOT = Path(__file__).parents[3]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -21,7 +21,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"`([^`\n]+)`")
 HEADING = re.compile(r"^#+ +(.*)$", re.MULTILINE)
-DOTTED = re.compile(r"agentlightning(\.\w+)+\Z")
+DOTTED = re.compile(r"(agentlightning(?:\.\w+)+)(?:\(.*\))?\Z")
 OPTION = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
 FOLDERS = ("src/", "tests/", "docs/", "examples/", "benchmarks/", "scripts/", ".ci/")
 
@@ -46,10 +46,10 @@ def anchors(path: Path) -> set[str]:
 @lru_cache(maxsize=1)
 def commands() -> dict[str, click.Command]:
     """Return every command of ``agl`` by name; the group itself is the empty name."""
-    assert isinstance(main, click.Group)
-    context = click.Context(main)
-    found = {name: main.get_command(context, name) for name in main.list_commands(context)}
-    return {"": main, **{name: command for name, command in found.items() if command}}
+    assert isinstance(group, click.Group)
+    context = click.Context(group)
+    found = {name: group.get_command(context, name) for name in group.list_commands(context)}
+    return {"": group, **{name: command for name, command in found.items() if command}}
 
 
 def agl_lines(path: Path) -> list[str]:
@@ -90,12 +90,19 @@ def test_names_of_code_exist(page: Path) -> None:
     """Every ``agentlightning.x.y``, file of the tree and make target that a page names is there."""
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for code in CODE.findall(without_fences(page)):
-        if DOTTED.match(code):
-            assert resolves(code), f"{code} does not exist"
+        if (dotted := DOTTED.match(code)) and not code.startswith(span_names()):
+            assert resolves(dotted[1]), f"{code} does not exist"
         elif code.startswith(FOLDERS) and not re.search(r"[\s*<{]", code):
             assert (ROOT / code).exists(), f"{code} does not exist"
         elif made := re.match(r"make ([a-z]+)", code):
             assert re.search(rf"^{made[1]}:", makefile, re.MULTILINE), f"{code} is no target"
+
+
+def span_names() -> tuple[str, ...]:
+    """Return the names of spans and attributes that look like names of code, and the file that does."""
+    members = [*semconv.SpanNames, *vars(semconv).values()]
+    names = {str(getattr(member, "value", member)) for member in members}
+    return (*(name for name in names if name.startswith("agentlightning.")), "agentlightning.db")
 
 
 def resolves(dotted: str) -> bool:
@@ -121,7 +128,7 @@ def test_every_setting_is_documented() -> None:
     table = {setting.variable: setting.default for setting in settings.all_settings()}
     assert rows.keys() == table.keys()
     for variable, default in table.items():
-        shown = {True: "1", False: "0", "": "empty"}.get(default, str(default))
+        shown = str(int(default)) if isinstance(default, bool) else str(default) or "empty"
         assert rows[variable].strip().strip("`") == shown, variable
 
 

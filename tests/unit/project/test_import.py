@@ -91,7 +91,7 @@ def test_all_names_are_listed_once_and_offered() -> None:
 def test_unknown_name_is_an_attribute_error() -> None:
     """A name that is not there is an AttributeError, as for any module."""
     with pytest.raises(AttributeError, match="no_such_name"):
-        agentlightning.no_such_name  # type: ignore[attr-defined]  # noqa: B018
+        agentlightning.no_such_name  # noqa: B018
 
 
 @pytest.mark.parametrize(
