@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from agentlightning.errors import SettingError
 
@@ -138,7 +138,9 @@ SAMPLE_RATE = Setting("AGL_SAMPLE_RATE", float, default=1.0, minimum=0, maximum=
 
 def all_settings() -> Iterator[Setting[Any]]:
     """Yield every setting in the order of this file."""
-    return (value for value in globals().values() if isinstance(value, Setting))
+    for value in globals().values():
+        if isinstance(value, Setting):
+            yield cast("Setting[Any]", value)
 
 
 class _Values:

@@ -29,15 +29,18 @@ class _LazyGroup(click.Group):
     """A group that imports a command when it is called: ``agl run`` must not wait for what ``agl show`` needs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        _ = ctx
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        _ = ctx
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = importlib.import_module(f"agentlightning.cli.{cmd_name}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        _ = ctx
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
@@ -47,7 +50,9 @@ class _LazyGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            error.message += f" To run a program: agl run {' '.join(args)}" if args[0].endswith(".py") else ""
+            if args[0].endswith(".py"):
+                msg = f"{error.message} To run a program: agl run {' '.join(args)}"
+                raise click.UsageError(msg, ctx) from None
             raise
 
 
@@ -55,7 +60,7 @@ class _LazyGroup(click.Group):
 @click.version_option(package_name="agentlightning", prog_name="agl")
 @click.option("-v", "--verbose", is_flag=True, help="Log every step to stderr, as AGL_LOG_LEVEL=DEBUG does.")
 def group(*, verbose: bool) -> None:
-    """Trace any Python agent without touching its code, keep every span, see what it cost.
+    r"""Trace any Python agent without touching its code, keep every span, see what it cost.
 
     \b
     agl run python my_agent.py     run a program and record it

@@ -83,7 +83,8 @@ def _unreached(folder: Path | None, account: Account) -> list[str]:
         return []
     interpreters = sorted({path.read_text("utf-8", "replace") for path in folder.glob("untraced-*")})
     lines = [
-        f"agl: not traced: {name} has no agentlightning; install it there: {shlex.quote(name)} -m pip install agentlightning"
+        f"agl: not traced: {name} has no agentlightning; "
+        f"install it there: {shlex.quote(name)} -m pip install agentlightning"
         for name in interpreters
     ]
     if not lines and not account.produced and not (folder / "reached").exists():

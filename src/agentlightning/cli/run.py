@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import shlex
 import shutil
@@ -195,4 +196,4 @@ class Recording:
 def _preload() -> None:
     """Import what the last line needs while the program runs."""
     with guard("report"):
-        import agentlightning.cli.report  # noqa: F401, PLC0415 - only for its imports
+        importlib.import_module("agentlightning.cli.report")

@@ -73,7 +73,8 @@ def _lines(rollout: Rollout, attempt: Attempt | None, view: RolloutView, inside:
 
 def _header(rollout: Rollout, attempt: Attempt | None, view: RolloutView) -> Iterator[str]:
     status = status_of(rollout, attempt)
-    yield f"{style(rollout.rollout_id, bold=True)}  {style(status, fg=STATUS_COLOURS.get(status, 'yellow'))}  {what_ran(rollout)}"
+    shown_status = style(status, fg=STATUS_COLOURS.get(status, "yellow"))
+    yield f"{style(rollout.rollout_id, bold=True)}  {shown_status}  {what_ran(rollout)}"
     figures = [time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(rollout.start_time))]
     if rollout.end_time:
         figures.append(duration(int((rollout.end_time - rollout.start_time) * 1e9)))
@@ -131,7 +132,8 @@ def _node(node: Node, stem: str, name_columns: int) -> Iterator[str]:
         name += f" {facts.reward:g}"
     if row.status_code == "ERROR":
         mark = "✗" if draws_lines() else "ERROR"
-        name += f" {mark} {safe((row.status_description or 'error').splitlines()[0] if row.status_description else 'error')}"
+        first_line = (row.status_description or "error").strip().partition("\n")[0]
+        name += f" {mark} {safe(first_line)}"
     if node.state != "ended":
         name += f" ({node.state})"
     elapsed = duration(row.end_ns - row.start_ns) if row.end_ns is not None else ""

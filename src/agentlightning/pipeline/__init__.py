@@ -1,1 +1,1 @@
-"""The way of an ended span from the user's thread to a store: queue, worker, redaction, limits, delivery, loss ledger."""
+"""The way of an ended span from the user's thread to a store: queue, worker, redaction, limits, delivery, ledger."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from agentlightning import semconv
 
@@ -37,8 +37,7 @@ def limit_attributes(attributes: AttributeMap, max_bytes: int, cut: list[str]) -
     """Limit the texts in *attributes* in place, add the keys that were changed to *cut*, return the bytes of texts."""
     size = 0
     for key, value in attributes.items():
-        kind = type(value)
-        if kind is str:
+        if isinstance(value, str):
             length = len(value)
             if length * 4 > max_bytes or not value.isascii():
                 short = _limited(value, max_bytes)
@@ -47,9 +46,9 @@ def limit_attributes(attributes: AttributeMap, max_bytes: int, cut: list[str]) -
                     cut.append(key)
                 length = len(short)
             size += length
-        elif kind is list:
-            size += _limit_list(key, value, max_bytes, cut)
-        elif kind is bytes and len(value) > max_bytes:
+        elif isinstance(value, list):
+            size += _limit_list(key, cast("list[object]", value), max_bytes, cut)
+        elif isinstance(value, bytes) and len(value) > max_bytes:
             attributes[key] = value[:max_bytes]
             cut.append(key)
             size += max_bytes

@@ -7,10 +7,9 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from opentelemetry.sdk.trace import ReadableSpan
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import ReadableSpan
-
     from agentlightning.pipeline.ledger import Ledger
     from agentlightning.types.record import AttemptEnd, RolloutStart
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, cast
 
 from agentlightning import semconv
 
@@ -22,7 +23,28 @@ if TYPE_CHECKING:
 REPLACEMENT = "[REDACTED]"
 
 _WORDS = frozenset(
-    ["authorization", "cookie", "cookies", "password", "passwd", "passphrase", "secret", "secrets", "credential", "credentials", "apikey", "authtoken", "accesstoken", "refreshtoken", "sessiontoken", "idtoken", "bearertoken", "privatekey", "secretkey", "accesskey"]
+    [
+        "authorization",
+        "cookie",
+        "cookies",
+        "password",
+        "passwd",
+        "passphrase",
+        "secret",
+        "secrets",
+        "credential",
+        "credentials",
+        "apikey",
+        "authtoken",
+        "accesstoken",
+        "refreshtoken",
+        "sessiontoken",
+        "idtoken",
+        "bearertoken",
+        "privatekey",
+        "secretkey",
+        "accesskey",
+    ]
 )
 _PAIRS = frozenset(
     {
@@ -66,7 +88,7 @@ def names_credential(name: str) -> bool:
     words = [word.lower() for word in _SPLIT.split(name) if word]
     if any(word in _WORDS for word in words):
         return True
-    return any(pair in _PAIRS for pair in zip(words, words[1:], strict=False))
+    return any(pair in _PAIRS for pair in pairwise(words))
 
 
 def environment_secrets(environment: Mapping[str, str]) -> tuple[str, ...]:
@@ -182,7 +204,9 @@ def _hide_quoted(match: re.Match[str]) -> str:
 
 
 def _numbers(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], (bool, int, float))
+    if not isinstance(value, list) or not value:
+        return False
+    return isinstance(cast("list[object]", value)[0], (bool, int, float))
 
 
 def _walk(value: object, clean: Callable[[str], str], depth: int = 0) -> object:
@@ -192,10 +216,11 @@ def _walk(value: object, clean: Callable[[str], str], depth: int = 0) -> object:
     if depth > 50:  # noqa: PLR2004 - deeper values are data structures gone wrong
         return REPLACEMENT
     if isinstance(value, dict):
+        items = cast("dict[object, object]", value).items()
         return {
             key: REPLACEMENT if isinstance(item, str) and names_credential(str(key)) else _walk(item, clean, depth + 1)
-            for key, item in value.items()
+            for key, item in items
         }
     if isinstance(value, (list, tuple)):
-        return [_walk(item, clean, depth + 1) for item in value]
+        return [_walk(item, clean, depth + 1) for item in cast("list[object]", value)]
     return value

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from agentlightning._internal.guard import failures, guard
 from agentlightning.pipeline.export import Exporter
-from agentlightning.pipeline.prepare import Preparer
 from agentlightning.pipeline.queue import EndedSpan, Flush, OpenSpan
 from agentlightning.types.record import AttemptEnd, RolloutStart, SpanRecord, WriteBatch
 
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 
     from agentlightning.pipeline.ledger import Ledger
     from agentlightning.pipeline.open_spans import OpenSpans
+    from agentlightning.pipeline.prepare import Preparer
     from agentlightning.pipeline.queue import Item, SpanQueue
     from agentlightning.types.protocol import SpanWriter
 
@@ -113,17 +113,16 @@ class Worker:
         batch = WriteBatch()
         texts = 0
         for item in items:
-            kind = type(item)
-            if kind is EndedSpan or kind is OpenSpan:
+            if isinstance(item, (EndedSpan, OpenSpan)):
                 prepared = self._record(item)
                 if prepared is not None:
                     batch.spans.append(prepared[0])
                     texts += prepared[1]
-            elif kind is RolloutStart:
+            elif isinstance(item, RolloutStart):
                 batch.starts.append(self._prepare.rollout_start(item))
-            elif kind is AttemptEnd:
+            elif isinstance(item, AttemptEnd):
                 batch.ends.append(item)
-            elif kind is Flush:
+            elif isinstance(item, Flush):
                 flushes.append(item)
         if batch.spans:
             self._queue.learn(texts / len(batch.spans))

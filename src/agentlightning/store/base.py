@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,8 +45,9 @@ UNSET: Final = Unset()
 class LightningStore(ABC):
     """Rollouts, their attempts and spans, and resources, for one project.
 
-    All methods but ``write_batch`` are coroutines. Every method may raise ``StoreError``; an unknown id is an
-    ``UnknownIdError``, which is also a ``ValueError``. Times are seconds since the epoch.
+    All methods but ``write_batch`` are coroutines. An attempt id may be ``latest`` where a method reads or updates.
+    Every method may raise ``StoreError``; an unknown id is an ``UnknownIdError``, which is also a ``ValueError``.
+    Times are seconds since the epoch.
     """
 
     project: str
@@ -112,7 +113,7 @@ class LightningStore(ABC):
         """Return the latest attempt of a rollout, or None."""
 
     @abstractmethod
-    async def update_rollout(
+    async def update_rollout(  # noqa: PLR0913, PLR0917 - signature of the public API
         self,
         rollout_id: str,
         input: TaskInput | Unset = UNSET,  # noqa: A002 - a name of the public API
@@ -128,7 +129,7 @@ class LightningStore(ABC):
     async def update_attempt(
         self,
         rollout_id: str,
-        attempt_id: str | Literal["latest"],
+        attempt_id: str,
         status: AttemptStatus | Unset = UNSET,
         worker_id: str | Unset = UNSET,
         last_heartbeat_time: float | Unset = UNSET,
@@ -156,13 +157,13 @@ class LightningStore(ABC):
 
     @abstractmethod
     async def query_spans(
-        self, rollout_id: str, attempt_id: str | Literal["latest"] | None = None, *, include_open: bool = False
+        self, rollout_id: str, attempt_id: str | None = None, *, include_open: bool = False
     ) -> list[Span]:
         """Return the spans of a rollout ordered by ``sequence_id``, open ones (0) only when asked for."""
 
     @abstractmethod
     async def query_span_rows(
-        self, rollout_id: str, attempt_id: str | Literal["latest"] | None = None, *, include_open: bool = True
+        self, rollout_id: str, attempt_id: str | None = None, *, include_open: bool = True
     ) -> list[SpanRow]:
         """Return the shape of a rollout without payloads, ordered like ``query_spans``."""
 

@@ -40,16 +40,11 @@ def dump_attributes(attributes: dict[str, Any]) -> tuple[str, bytes | None]:
     """Return the JSON text and the blob (None when it is not needed) that together hold *attributes*."""
     packed: dict[str, Any] | None = None
     for key, value in attributes.items():
-        kind = type(value)
-        if kind is str or kind is int or kind is bool:
+        if isinstance(value, (str, int)):
             continue
-        if kind is float:
-            if math.isfinite(value):
-                continue
-        elif not (kind is list and _needs_packing(value)) and kind is not bytes and not _is_odd(value):
-            continue
-        packed = {} if packed is None else packed
-        packed[key] = value
+        if _needs_packing(cast("list[object]", value)) if isinstance(value, list) else _is_odd(value):
+            packed = {} if packed is None else packed
+            packed[key] = value
     if packed is None:
         try:
             return _encode_json(attributes).decode(), None
@@ -86,9 +81,9 @@ def _pack(packed: dict[str, Any]) -> bytes:
     return _FORMAT + zlib.compress(body, 6)
 
 
-def _needs_packing(values: list[Any]) -> bool:
-    if not values or type(values[0]) not in (int, float):
-        return bool(values) and _is_odd(values)
+def _needs_packing(values: list[object]) -> bool:
+    if not values or not isinstance(values[0], (int, float)):
+        return _is_odd(values)
     return len(values) >= _LONG or any(isinstance(value, float) and not math.isfinite(value) for value in values)
 
 

@@ -17,7 +17,7 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # two letters or more: C:
 
 
 def default_store_url() -> str:
-    """Return the URL of the store that is used when none is named: ``AGL_STORE``, else one in the user's data directory."""
+    """Return the URL of the store for when none is named: ``AGL_STORE``, else one in the user's data directory."""
     named = settings.get(settings.STORE)
     if named:
         return canonical_url(named)

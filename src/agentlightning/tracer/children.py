@@ -1,7 +1,7 @@
-"""The running rollout and span go on in child processes: by environment for programs, by the process object for
-``multiprocessing``.
+"""The running rollout and span go on in child processes.
 
-Standard library only at import time; OpenTelemetry is asked only when the process has loaded it.
+By environment for programs, by the process object for ``multiprocessing``. Standard library only at import
+time; OpenTelemetry is asked only when the process has loaded it.
 """
 
 from __future__ import annotations

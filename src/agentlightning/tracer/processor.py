@@ -63,15 +63,14 @@ class CaptureProcessor(SpanProcessor):
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Stamp the span and note that it is open."""
+        _ = parent_context  # the rollout is a context variable of its own
         with guard("processor.on_start"):
             if self._stamping:
                 rollout = running.get() or home_rollout()
                 if rollout is not None:
                     span.set_attribute(semconv.ROLLOUT_ID, rollout.rollout_id)
                     span.set_attribute(semconv.ATTEMPT_ID, rollout.attempt_id)
-            context = span.get_span_context()
-            if context is not None:
-                get_pipeline().started(context.span_id, span)
+            get_pipeline().started(span.get_span_context().span_id, span)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Hand the span over; spans that were not sampled never come here as recording ones."""

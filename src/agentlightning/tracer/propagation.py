@@ -94,7 +94,7 @@ def _carrying_start(original: Callable[..., None]) -> Callable[..., None]:
 def _carried_bootstrap(original: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(original)
     def bootstrap(thread: Any) -> None:  # noqa: ANN401 - a Thread
-        carrier = vars(thread).pop(_CARRIED, None)
+        carrier: _Carrier | None = thread.__dict__.pop(_CARRIED, None)
         if carrier is None:
             original(thread)
         else:

@@ -36,7 +36,7 @@ MAX_ATTRIBUTES = 10_000
 class _StampingSampler(Sampler):
     """Keeps every span and stamps it: attributes that a sampler returns cost less than setting them afterwards."""
 
-    def should_sample(
+    def should_sample(  # noqa: PLR0913, PLR0917 - signature of OpenTelemetry
         self,
         parent_context: Context | None,
         trace_id: int,
@@ -132,7 +132,7 @@ class ProviderInstrumentor(Instrumentor):
     name: ClassVar[str] = "opentelemetry"
     modules: ClassVar[tuple[str, ...]] = ("opentelemetry.trace",)
 
-    def _install(self, tracer_provider: TracerProvider) -> None:
+    def _install(self, tracer_provider: trace_api.TracerProvider) -> None:
         """Nothing: the provider that is handed in was made or joined for it."""
 
     def _remove(self) -> None:

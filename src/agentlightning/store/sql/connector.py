@@ -51,6 +51,10 @@ class Connector(Protocol):
         """Begin a transaction that only reads, on one state of the data; never waits for writers."""
         ...
 
+    def after_fork(self) -> None:
+        """Make the connector usable in a forked child, without touching the parent's connections."""
+        ...
+
     def close(self) -> None:
         """Give up the connections; a later call opens them again."""
         ...
@@ -61,7 +65,7 @@ def named_queries() -> dict[str, str]:
     """Return the text of every named query in ``queries/*.sql``."""
     table: dict[str, str] = {}
     for file in _FILES:
-        text = resources.files(__package__).joinpath(f"queries/{file}.sql").read_text("utf-8")
+        text = resources.files("agentlightning.store.sql").joinpath(f"queries/{file}.sql").read_text("utf-8")
         parts = _NAME.split(text)
         table.update(zip(parts[1::2], (part.strip().rstrip(";") for part in parts[2::2]), strict=True))
     return table
@@ -69,6 +73,6 @@ def named_queries() -> dict[str, str]:
 
 def migrations() -> list[tuple[int, str]]:
     """Return number and text of every migration in ``migrations/NNNN_what.sql``, oldest first."""
-    folder = resources.files(__package__).joinpath("migrations")
+    folder = resources.files("agentlightning.store.sql").joinpath("migrations")
     files = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".sql")), key=lambda entry: entry.name)
     return [(int(file.name[:4]), file.read_text("utf-8")) for file in files]

@@ -6,7 +6,7 @@ Queries run on a helper thread, so an event loop never waits for a disk.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from agentlightning import settings
 from agentlightning._internal.clock import now_ns, to_ns
@@ -140,7 +140,7 @@ class SqlLightningStore(LightningStore):
         row = await self._one("rollout", (rollout_id,))
         return None if row is None else rows.to_rollout(row)
 
-    async def update_rollout(
+    async def update_rollout(  # noqa: PLR0913, PLR0917 - signature of the public API
         self,
         rollout_id: str,
         input: TaskInput | Unset = UNSET,  # noqa: A002 - a name of the public API
@@ -178,7 +178,7 @@ class SqlLightningStore(LightningStore):
     async def update_attempt(
         self,
         rollout_id: str,
-        attempt_id: str | Literal["latest"],
+        attempt_id: str,
         status: AttemptStatus | Unset = UNSET,
         worker_id: str | Unset = UNSET,
         last_heartbeat_time: float | Unset = UNSET,
@@ -250,14 +250,14 @@ class SqlLightningStore(LightningStore):
         return await self._change(reserve)
 
     async def query_spans(
-        self, rollout_id: str, attempt_id: str | Literal["latest"] | None = None, *, include_open: bool = False
+        self, rollout_id: str, attempt_id: str | None = None, *, include_open: bool = False
     ) -> list[Span]:
         """Return the spans of a rollout in full; see ``LightningStore``."""
         found = await self._of_attempt("span_records", rollout_id, attempt_id, include_open=include_open)
         return await asyncio.to_thread(lambda: [Span.from_record(*rows.to_span_record(row)) for row in found])
 
     async def query_span_rows(
-        self, rollout_id: str, attempt_id: str | Literal["latest"] | None = None, *, include_open: bool = True
+        self, rollout_id: str, attempt_id: str | None = None, *, include_open: bool = True
     ) -> list[SpanRow]:
         """Return the shape of a rollout; see ``LightningStore``."""
         found = await self._of_attempt("span_rows", rollout_id, attempt_id, include_open=include_open)
