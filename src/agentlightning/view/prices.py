@@ -36,8 +36,10 @@ class BundledPrices:
         from importlib.metadata import version  # noqa: PLC0415 - with the package, not before
 
         import genai_prices  # noqa: PLC0415 - 0.4 s and pydantic: only where a bill is made
+        from genai_prices.data_snapshot import get_snapshot  # noqa: PLC0415
 
         self._calc = genai_prices.calc_price
+        self._find_provider = get_snapshot().find_provider
         self._no_usage = genai_prices.Usage(input_tokens=0, output_tokens=0)
         self._version = version("genai-prices")
         self._cached = lru_cache(maxsize=4096)(self._find)
@@ -64,7 +66,7 @@ class BundledPrices:
             return "the time of the call is out of range"
         if provider in _SELF_HOSTED:
             return f"no price table has the provider {provider}"
-        for candidate, name, note in _candidates(provider, model):
+        for candidate, name, note in self._candidates(provider, model):
             try:
                 found = self._calc(self._no_usage, name, provider_id=candidate, genai_request_timestamp=at)
             except LookupError:
@@ -72,20 +74,32 @@ class BundledPrices:
             return _rates(found, note)
         return f"no price for the model {model}" + (f" of {provider}" if provider else "")
 
+    def _candidates(self, provider: str | None, model: str) -> list[tuple[str | None, str, str]]:
+        """Return what to look for, best first: provider, model, and a note where the match needs one."""
+        first, slash, rest = model.partition("/")
+        candidates: list[tuple[str | None, str, str]] = []
+        if provider is not None:
+            candidates.append((provider, model, ""))
+        if slash and rest and (prefix := provider_name(first)) is not None and prefix not in _SELF_HOSTED:
+            # "openai/gpt-4o", "openrouter/anthropic/claude-4": the way routers name a model.
+            candidates.append((prefix, rest, f"provider taken from the name {model}"))
+        if not slash and not self._bills_for_itself(provider):
+            note = "provider unknown" if provider is None else f"not found at {provider}"
+            candidates.append((None, model, f"{note}: price of the maker of the model"))
+        return candidates
 
-def _candidates(provider: str | None, model: str) -> list[tuple[str | None, str, str]]:
-    """Return what to look for, best first: provider, model, and a note where the match needs one."""
-    first, slash, rest = model.partition("/")
-    candidates: list[tuple[str | None, str, str]] = []
-    if provider is not None:
-        candidates.append((provider, model, ""))
-    if slash and rest and (prefix := provider_name(first)) is not None and prefix not in _SELF_HOSTED:
-        # "openai/gpt-4o", "openrouter/anthropic/claude-4": the way routers name a model.
-        candidates.append((prefix, rest, f"provider taken from the name {model}"))
-    if not slash:
-        note = "provider unknown" if provider is None else f"not found at {provider}"
-        candidates.append((None, model, f"{note}: price of the maker of the model"))
-    return candidates
+    def _bills_for_itself(self, provider: str | None) -> bool:
+        """Whether the table knows what *provider* charges, so that another's price for the same model is wrong.
+
+        ``openai`` is also what instrumentors write for every server that speaks its protocol.
+        """
+        if provider is None or provider == "openai":
+            return False
+        try:
+            self._find_provider(None, provider, None)
+        except LookupError:
+            return False
+        return True
 
 
 def _rates(found: PriceCalculation, note: str) -> Rates:

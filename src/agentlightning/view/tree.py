@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -275,7 +276,7 @@ def _drop_twins(preorder: list[Node]) -> None:
     for found in answers.values():
         if len(found) > 1:
             found.sort(key=lambda item: item[:2])
-            for (_, outer_end, outer), (_, inner_end, inner) in zip(found, found[1:], strict=False):
+            for (_, outer_end, outer), (_, inner_end, inner) in pairwise(found):
                 if outer_end <= inner_end and outer.row is not None and inner.row is not None:
                     outer.counted = outer.row.name == inner.row.name
 
