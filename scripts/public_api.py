@@ -35,7 +35,7 @@ def public_modules() -> Iterator[ModuleType]:
 
 def describe(name: str, value: object) -> Iterator[str]:
     """Yield one line for *value*, and one for each public attribute when it is a class of ours."""
-    if not inspect.isclass(value) or isinstance(value, GenericAlias):
+    if not inspect.isclass(value) or isinstance(value, GenericAlias) or value.__module__ == "typing":
         # Constants and aliases of types have no more than their name: how they print depends on the Python.
         yield f"{name}{_parameters(value) if inspect.isroutine(value) else ''}"
         return
