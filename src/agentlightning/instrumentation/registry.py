@@ -83,8 +83,10 @@ class _Registry:
         for name in tuple(self.triggers.get(module, ())):
             with _guard(name):
                 self.run(name, again=reloaded)
-        with _guard("plugins"):
-            self.load_plugins()
+        # Every process imports threading: only a library is a sign that plug-ins are worth their look-up.
+        if module.partition(".")[0] not in sys.stdlib_module_names:
+            with _guard("plugins"):
+                self.load_plugins()
 
     def run(self, name: str, *, again: bool = False) -> None:
         """Instrument one library, unless it was left out, runs already, or another thread is at it."""
@@ -247,11 +249,6 @@ def uninstrument_all() -> None:
     unwatch()
     for name in tuple(_watch.registry.active):
         _watch.registry.stop(name)
-
-
-def register(name: str, factory: Callable[[], Instrumentor]) -> None:
-    """Add an instrumentor of the program's own, as a plug-in's entry point would; *factory* is mostly its class."""
-    _watch.registry.take(name, factory)
 
 
 def disable(name: str) -> None:

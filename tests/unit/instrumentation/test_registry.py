@@ -32,7 +32,7 @@ from agentlightning._internal.guard import failures
 from agentlightning.instrumentation import registry
 def take():
     from plugin import Plugin
-    registry.register("fake", Plugin)
+    registry.register("fake", Plugin.modules, Plugin)
 """
 
 
