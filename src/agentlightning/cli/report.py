@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentlightning.cli.figures import to_metadata
@@ -16,6 +15,8 @@ from agentlightning.view.cost import price
 from agentlightning.view.summary import Summary, summary
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from agentlightning.store.base import LightningStore
 
 

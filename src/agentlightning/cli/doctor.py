@@ -1,0 +1,137 @@
+"""``agl doctor``: is everything in place, what was lost, where does each setting come from."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+import click
+
+from agentlightning import settings
+from agentlightning.cli.options import store_options
+from agentlightning.cli.terminal import style
+from agentlightning.cli.text import count
+from agentlightning.errors import AgentLightningError
+from agentlightning.instrumentation import registry
+from agentlightning.pipeline.ledger import Account, ledger_folder, read_accounts
+from agentlightning.store.url import canonical_url, default_store_url, open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+Finding = tuple[bool, str, str]
+"""Whether it is well, what was looked at, what was found."""
+
+_DEFAULT_ATTRIBUTE_LIMIT = 128
+
+
+@click.command()
+@store_options
+@click.option(
+    "--settings", "show_settings", is_flag=True, help="Print every setting, its value and where it comes from."
+)
+def command(*, store: str | None, project: str | None, show_settings: bool) -> int:
+    """Check this installation, its settings and its store; exit code 1 when something is wrong."""
+    if show_settings:
+        return _print_settings()
+    well = True
+    for good, what, found in _findings(store, project):
+        mark = style("ok  ", fg="green") if good else style("FAIL", fg="red", bold=True)
+        click.echo(f"{mark}  {what:<16} {found}")
+        well = well and good
+    return 0 if well else 1
+
+
+def _print_settings() -> int:
+    well = True
+    for setting in settings.all_settings():
+        try:
+            value, source = settings.lookup(setting)
+        except AgentLightningError as error:
+            click.echo(style(str(error), fg="red"), err=True)
+            well = False
+        else:
+            shown = "(the user's data directory)" if setting is settings.STORE and not value else value
+            click.echo(f"{setting.variable:<22} {shown!s:<30} {source}")
+    return 0 if well else 2
+
+
+def _findings(store: str | None, project: str | None) -> Iterator[Finding]:
+    yield (
+        True,
+        "agentlightning",
+        f"{version('agentlightning')} on Python {platform.python_version()} ({sys.executable})",
+    )
+    yield _settings_finding()
+    yield True, "capture", "on" if settings.get(settings.ENABLED) else "off: AGL_ENABLED is 0"
+    yield from _store_findings(store, project)
+    yield from _library_findings()
+    limit = os.environ.get("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT")
+    small = limit is not None and limit.isdigit() and int(limit) <= _DEFAULT_ATTRIBUTE_LIMIT
+    advice = (
+        "a program's own tracer provider keeps 128 attributes a span; OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT=10000 raises it"
+    )
+    yield not small, "attribute limit", f"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT={limit}: {advice}" if limit else advice
+    yield True, "not reached", "python -I, -E and -S, and programs that are not Python"
+
+
+def _settings_finding() -> Finding:
+    try:
+        settings.check_environment()
+    except AgentLightningError as error:
+        return False, "settings", str(error)
+    changed = [setting.variable for setting in settings.all_settings() if settings.lookup(setting)[1] != "default"]
+    return True, "settings", ("set: " + ", ".join(changed) if changed else "all at their defaults") + " (--settings)"
+
+
+def _store_findings(store: str | None, project: str | None) -> Iterator[Finding]:
+    try:
+        url = canonical_url(store) if store else default_store_url()
+        opened = open_store(url, project)
+        newest = asyncio.run(opened.query_newest_rollouts(limit=1))
+        opened.close()
+    except AgentLightningError as error:
+        yield False, "store", str(error)
+        return
+    yield (
+        True,
+        "store",
+        f"{url}, newest rollout of project {opened.project!r}: {newest[0].rollout_id if newest else 'none'}",
+    )
+    folder = ledger_folder(url, None)
+    if folder is not None:
+        yield _loss_finding(folder.parent)
+
+
+def _loss_finding(ledgers: Path) -> Finding:
+    """Add up the counters of processes that ended without settling theirs."""
+    total = Account()
+    for folder in ledgers.iterdir() if ledgers.is_dir() else ():
+        total += read_accounts(folder)[0]
+    lost = ", ".join(f"{count(number)} {reason}" for reason, number in sorted(total.lost.items())) or "0"
+    figures = (
+        f"produced {count(total.produced)}, stored {count(total.stored)}, waiting {count(total.waiting)}, lost {lost}"
+    )
+    return not total.total_lost, "spans", f"{figures} (processes whose figures no rollout has noted)"
+
+
+def _library_findings() -> Iterator[Finding]:
+    left_out = settings.get(settings.INSTRUMENT)
+    for name in registry.known():
+        if importlib.util.find_spec(name) is None:
+            yield True, name, "not installed here"
+            continue
+        try:
+            yield (
+                True,
+                name,
+                f"{version(name)}, traced when it is imported" + (f" (AGL_INSTRUMENT={left_out})" if left_out else ""),
+            )
+        except PackageNotFoundError:
+            yield True, name, "traced when it is imported"
