@@ -122,9 +122,8 @@ def plain_text(content: object) -> str:
     if isinstance(content, str):
         return content
     found = parts(content)
-    if found and all(isinstance(item, TextPart) for item in found):
-        return "\n".join(item.text for item in found if isinstance(item, TextPart))
-    return encoded(content)
+    texts = [item.text for item in found if isinstance(item, (TextPart, ReasoningPart))]
+    return "\n".join(texts) if texts and len(texts) == len(found) else encoded(content)
 
 
 def _text(_kind: str, raw: dict[str, object]) -> Part:

@@ -6,8 +6,7 @@ import json
 import socket
 from datetime import datetime, timezone
 from decimal import Decimal, getcontext, localcontext
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from genai_prices import Usage, calc_price
@@ -19,6 +18,9 @@ from agentlightning.errors import SettingError
 from agentlightning.types.query import SpanFacts
 from agentlightning.view.cost import Rate, Rates, price, total
 from agentlightning.view.prices import JsonPrices, bundled_prices
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NOW_NS = 1_763_700_000 * 10**9
 

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 ANSWER = "It is 21 degrees in Paris."
 USAGE: dict[str, Any] = {
@@ -25,7 +25,7 @@ USAGE: dict[str, Any] = {
 
 
 @contextmanager
-def model_stub() -> Iterator[str]:
+def model_stub() -> Generator[str]:
     """Serve on a free port of 127.0.0.1 until the block ends; yields the base address without a path."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -39,7 +39,7 @@ def model_stub() -> Iterator[str]:
 
 
 def _arguments(tool: dict[str, Any]) -> dict[str, Any]:
-    schema = tool.get("parameters") or tool.get("input_schema") or {}
+    schema: dict[str, Any] = tool.get("parameters") or tool.get("input_schema") or {}
     values = {"string": "Paris", "integer": 3, "number": 3.5, "boolean": True}
     return {
         name: values.get(spec.get("type", "string"), "Paris") for name, spec in schema.get("properties", {}).items()
@@ -48,8 +48,9 @@ def _arguments(tool: dict[str, Any]) -> dict[str, Any]:
 
 def _wanted_tool(body: dict[str, Any]) -> dict[str, Any] | None:
     """Return the tool to call: the first one, until a tool has answered; then smolagents' ``final_answer``, or none."""
-    tools = [tool.get("function", tool) for tool in body.get("tools") or []]
-    messages = body.get("messages") or body.get("input") or []
+    offered: list[dict[str, Any]] = body.get("tools") or []
+    tools: list[dict[str, Any]] = [tool.get("function", tool) for tool in offered]
+    messages: Any = body.get("messages") or body.get("input") or []
     text = json.dumps([m for m in messages if not isinstance(m, dict) or m.get("role") != "system"])
     answered = (
         '"tool_call_id"' in text or '"tool_result"' in text or "Observation:" in text or "function_call_output" in text
@@ -110,7 +111,7 @@ def _chunks(answer: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _responses(body: dict[str, Any]) -> dict[str, Any]:
     tool = _wanted_tool(body)
-    text = {"type": "output_text", "text": ANSWER, "annotations": []}
+    text: dict[str, Any] = {"type": "output_text", "text": ANSWER, "annotations": []}
     item: dict[str, Any] = {
         "type": "message",
         "id": "msg_1",
@@ -180,7 +181,7 @@ def _embeddings(body: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:  # noqa: N802 - the name that http.server calls
+    def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers.get("content-length") or 0)) or b"{}")
         if self.path.endswith("/chat/completions"):
             answer = _chat(body)

@@ -5,6 +5,9 @@ the package index) under ``--environments`` and writes ``NAME.json`` here. With 
 runs in that environment. The model is a stub, so no recording holds anything private.
 """
 
+# Each function uses a library that only its own environment has.
+# pyright: basic, reportMissingImports=false
+
 from __future__ import annotations
 
 import argparse
@@ -32,7 +35,10 @@ TOOL: dict[str, Any] = {
         "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
     },
 }
-PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk"
+    "+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 SYSTEM = {"role": "system", "content": "Be brief."}
 ASSISTANT_CALL = {
     "role": "assistant",
@@ -74,7 +80,8 @@ def openai_calls(base: str, *, responses: bool = True, ids: bool = True) -> None
     """Make one call of each form: tools, a conversation with an image, a stream, n = 2, responses, embeddings."""
     from openai import OpenAI
 
-    with OpenAI(base_url=base + "/v1", api_key="none") as client:
+    client: Any = OpenAI(base_url=base + "/v1", api_key="none")
+    with client:
         user = {"role": "user", "content": "Weather in Paris?"}
         client.chat.completions.create(model=MODEL, messages=[SYSTEM, user], tools=[TOOL], temperature=0.5)
         client.chat.completions.create(model=MODEL, messages=CONVERSATION, tools=[TOOL])
