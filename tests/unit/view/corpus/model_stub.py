@@ -51,7 +51,8 @@ def _wanted_tool(body: dict[str, Any]) -> dict[str, Any] | None:
     offered: list[dict[str, Any]] = body.get("tools") or []
     tools: list[dict[str, Any]] = [tool.get("function", tool) for tool in offered]
     messages: Any = body.get("messages") or body.get("input") or []
-    text = json.dumps([m for m in messages if not isinstance(m, dict) or m.get("role") != "system"])
+    said: list[Any] = [messages] if isinstance(messages, str) else messages
+    text = json.dumps([item for item in said if "role" not in item or item["role"] != "system"])
     answered = (
         '"tool_call_id"' in text or '"tool_result"' in text or "Observation:" in text or "function_call_output" in text
     )
