@@ -35,5 +35,5 @@ def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     monkeypatch.setattr(failures, "loud", True)
     values = vars(settings)["_values"]  # what an earlier test configured or used
     monkeypatch.setattr(values, "configured", {})
-    monkeypatch.setattr(values, "used", set[str]())
+    monkeypatch.setattr(values, "used", {})
     return home
