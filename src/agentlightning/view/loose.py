@@ -13,7 +13,7 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_ERRORS = (ValueError, RecursionError)  # of any decoder, for any text; msgspec's errors are ValueErrors
+_ERRORS = (msgspec.MsgspecError, ValueError, RecursionError)  # of both decoders, for any text
 
 
 def decoded(value: object) -> object:
@@ -38,7 +38,7 @@ def encoded(value: object) -> str:
         return ""
     try:
         return json.dumps(value, ensure_ascii=False)
-    except (TypeError, *_ERRORS):
+    except (TypeError, ValueError, RecursionError):
         return str(type(value).__name__)
 
 
