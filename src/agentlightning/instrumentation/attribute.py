@@ -35,6 +35,9 @@ REASONING_TOKENS = "llm.token_count.completion_details.reasoning"
 JSON = "application/json"
 TEXT = "text/plain"
 
+RESERVE = 40
+"""Attributes that are kept free for what comes at the end of a span, where the provider limits their number."""
+
 _REPR_CHARACTERS = 2**16
 """Longest ``repr`` of an object that JSON has no form for."""
 
@@ -46,6 +49,15 @@ class ToolCall(NamedTuple):
     name: str | None
     arguments: object
     """JSON text, or an object that becomes it."""
+
+
+def room(span: object) -> int | None:
+    """Return how many more attributes *span* takes before older ones are dropped, None where there is no limit.
+
+    A joined provider has the SDK's limit of 128, and the SDK writes a warning to stderr for each one that it drops.
+    """
+    limit = getattr(getattr(span, "_limits", None), "max_span_attributes", None)
+    return None if limit is None else limit - len(getattr(span, "attributes", None) or ())
 
 
 def bounded_repr(value: object) -> str:

@@ -18,6 +18,7 @@ from opentelemetry.trace import INVALID_SPAN, Span, Status, StatusCode
 
 from agentlightning import semconv
 from agentlightning._internal.guard import guard
+from agentlightning.instrumentation.attribute import LLM_INPUT_MESSAGES, LLM_TOOLS, RESERVE, room
 from agentlightning.instrumentation.openai_call import Call, current_call, is_stream, parsed_now
 from agentlightning.instrumentation.openai_message import response_attributes
 from agentlightning.instrumentation.openai_token import without_token_fields
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import Tracer, TracerProvider
     from opentelemetry.util.types import AttributeValue
+
+_REPEATED = (LLM_INPUT_MESSAGES + ".", LLM_TOOLS + ".")
+"""Attributes of which there may be hundreds, and that say what ``input.value`` says."""
 
 SCOPE = "openinference.instrumentation.openai"
 """Scope name of OpenInference's spans."""
@@ -110,7 +114,15 @@ class _CallSpan(_Proxy):
         self._self_call = call
 
     def set_attribute(self, key: str, value: AttributeValue) -> None:
-        """Set an attribute; the answer's JSON goes without the arrays that get attributes of their own."""
+        """Set an attribute.
+
+        The answer's JSON goes without the arrays that get attributes of their own. Messages of the request, which
+        ``input.value`` holds as well, are left out where the provider's limit would drop others for them.
+        """
+        if key.startswith(_REPEATED):
+            space = room(self.__wrapped__)
+            if space is not None and space <= RESERVE:
+                return
         if key == semconv.OUTPUT_VALUE:
             with guard("openai.output"):
                 value = _shorter(value, self._self_call)

@@ -19,6 +19,7 @@ from opentelemetry.trace import Span, Status, StatusCode
 
 from agentlightning import semconv
 from agentlightning._internal.guard import guard
+from agentlightning.instrumentation.attribute import RESERVE, room
 from agentlightning.instrumentation.openai_call import Call, is_stream, parsed_now
 from agentlightning.instrumentation.openai_message import request_attributes, response_attributes
 from agentlightning.instrumentation.openai_output import plain
@@ -192,7 +193,12 @@ def start_call(tracer: Tracer, client: object, request: Request) -> RecordedCall
     call = RecordedCall(span, request)
     if span.is_recording():
         with guard("openai.request"):
-            span.set_attributes(request_attributes(request.path, request.body))
+            found = request_attributes(request.path, request.body)
+            space = room(span)
+            if space is not None and len(found) + RESERVE > space:
+                # Hundreds of messages; ``input.value`` has them all.
+                found = {key: value for key, value in found.items() if not key.startswith("llm.input_messages.")}
+            span.set_attributes(found)
             host = getattr(getattr(client, "base_url", None), "host", None)
             if isinstance(host, str) and host.endswith(("openai.com", "openai.azure.com")):
                 span.set_attribute("llm.provider", "azure" if "azure" in host else "openai")

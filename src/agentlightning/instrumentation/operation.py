@@ -15,6 +15,7 @@ from opentelemetry.trace import Status, StatusCode
 
 from agentlightning import semconv
 from agentlightning._internal.guard import guard
+from agentlightning.instrumentation.attribute import RESERVE, room
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -53,6 +54,11 @@ class Operation:
         """Return what is known when the call starts, its kind first."""
         raise NotImplementedError
 
+    def shorten(self, attributes: Attributes, space: int) -> Attributes:
+        """Return *attributes* in at most *space* ones, where a provider limits their number."""
+        del space
+        return attributes
+
     def result_attributes(self, result: object) -> Attributes:
         """Return what a plain call's result tells."""
         raise NotImplementedError
@@ -71,7 +77,11 @@ class Operation:
             self._span = span
             if span.is_recording():
                 with guard("operation.request"):
-                    span.set_attributes(self.request_attributes())
+                    space = room(span)
+                    attributes = self.request_attributes()
+                    if space is not None and len(attributes) + RESERVE > space:
+                        attributes = self.shorten(attributes, space - RESERVE)
+                    span.set_attributes(attributes)
 
     def succeed(self, attributes: Callable[[], Attributes]) -> None:
         """End the span as one that went well."""

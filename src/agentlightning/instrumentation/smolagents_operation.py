@@ -153,6 +153,17 @@ class ModelCall(Operation):
             attributes[LLM_INVOCATION] = json_text(parameters)
         return attributes
 
+    def shorten(self, attributes: Attributes, space: int) -> Attributes:
+        """Put all messages into one attribute, and keep as many of their own as there is space for."""
+        messages = [_plain_message(message) for message in cast("Iterable[object]", _argument(self, 0, "messages"))]
+        kept = {key: value for key, value in attributes.items() if not key.startswith(LLM_INPUT_MESSAGES)}
+        kept.update(input_attributes(messages))
+        for key, value in attributes.items():
+            if len(kept) >= space:
+                break
+            kept.setdefault(key, value)
+        return kept
+
     def result_attributes(self, result: object) -> Attributes:
         """Return the message and the tokens that were counted for it; counts that are missing stay missing."""
         attributes: Attributes = dict(_message(f"{LLM_OUTPUT_MESSAGES}.0", result))
@@ -238,7 +249,19 @@ def _tokens(prompt: int | None, completion: int | None) -> Attributes:
 
 
 def _message(prefix: str, message: object) -> Iterator[tuple[str, str]]:
-    """Yield the attributes of a message: a ``ChatMessage``, or a dict in releases below 1.20."""
+    """Yield the attributes of a message."""
+    role, content, calls = _fields(message)
+    yield from message_attributes(prefix, role, content, calls)
+
+
+def _plain_message(message: object) -> dict[str, object]:
+    """Return a message as plain data."""
+    role, content, calls = _fields(message)
+    return {"role": role, "content": content, **({"tool_calls": [call._asdict() for call in calls]} if calls else {})}
+
+
+def _fields(message: object) -> tuple[str | None, object, list[ToolCall]]:
+    """Return role, content and calls of a message: a ``ChatMessage``, or a dict in releases below 1.20."""
     if isinstance(message, dict):
         fields = cast("Mapping[str, Any]", message)
         role, content, calls = fields.get("role"), fields.get("content"), fields.get("tool_calls")
@@ -246,7 +269,7 @@ def _message(prefix: str, message: object) -> Iterator[tuple[str, str]]:
         role, content = getattr(message, "role", None), getattr(message, "content", None)
         calls = getattr(message, "tool_calls", None)
     role = getattr(role, "value", role)
-    yield from message_attributes(prefix, None if role is None else str(role), content, map(_tool_call, calls or ()))
+    return None if role is None else str(role), content, [_tool_call(call) for call in calls or ()]
 
 
 def _tool_call(call: object) -> ToolCall:
