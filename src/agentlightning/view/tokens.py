@@ -21,6 +21,9 @@ MAX_TOKEN_ID = 2**31
 """No vocabulary is larger; a number above is no token id."""
 
 
+_TELLTALES = ("token_ids", PROMPT_TOKEN_IDS, RESPONSE_TOKEN_IDS, "sglext", "logprobs")
+
+
 class ChoiceTokens(msgspec.Struct, frozen=True, kw_only=True):
     """One answer of a call."""
 
@@ -32,6 +35,8 @@ class ChoiceTokens(msgspec.Struct, frozen=True, kw_only=True):
     """Natural log-probability of each sampled token; NaN where the engine gave no number. None: none reported."""
     tokens: tuple[str, ...] | None = None
     """Text of each token of ``logprobs``, where reported."""
+    prompt: tuple[int, ...] | None = None
+    """Ids of the prompt of this choice, only where it is another one than that of the call (a batch)."""
 
 
 class TokenIds(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,8 +64,9 @@ def token_ids(attributes: Mapping[str, Any]) -> TokenIds:
         suffix = f".{index}" if index else ""
         ids = _ids(attributes, RESPONSE_TOKEN_IDS + suffix, problems)
         logprobs, tokens = _logprobs(attributes, LOGPROBS + suffix, problems)
-        if ids is not None or logprobs is not None:
-            choices[index] = ChoiceTokens(index=index, ids=ids, logprobs=logprobs, tokens=tokens)
+        own = _ids(attributes, PROMPT_TOKEN_IDS + suffix, problems) if index else None
+        if ids is not None or logprobs is not None or own is not None:
+            choices[index] = ChoiceTokens(index=index, ids=ids, logprobs=logprobs, tokens=tokens, prompt=own)
     found = TokenIds(prompt=prompt, choices=tuple(choices.values()), problems=tuple(problems))
     return found or _in_answer(attributes, found)
 
@@ -68,39 +74,53 @@ def token_ids(attributes: Mapping[str, Any]) -> TokenIds:
 def token_fields(answer: Mapping[str, Any]) -> TokenIds:
     """Return the token ids and log-probabilities in the *answer* of a server, as JSON decodes it.
 
-    Knows vLLM since 0.10.2 (``prompt_token_ids``, ``choices[].token_ids``), LiteLLM
-    (``choices[].provider_specific_fields.token_ids``) and the older patch of vLLM (``response_token_ids``, a list of
-    lists).
+    Knows vLLM since 0.10.2 (``prompt_token_ids``, ``choices[].token_ids``; both in the choice for completions), LiteLLM
+    (``choices[].provider_specific_fields.token_ids``), SGLang (``choices[].response_token_ids``, or ``sglext``) and the
+    older patch of vLLM (``response_token_ids``, a list of lists); log-probabilities of chat and of completions.
     """
     raw = cast("Mapping[str, object]", answer)
     problems: list[str] = []
+    extension = as_dict(raw.get("sglext"))
     prompt = _ids(raw, PROMPT_TOKEN_IDS, problems)
-    rows = as_list(raw.get(RESPONSE_TOKEN_IDS))
+    if prompt is None:
+        prompt = _ids(extension, "input_ids", problems)
+    rows = as_list(raw.get(RESPONSE_TOKEN_IDS)) or as_list(extension.get("output_ids"))
     choices: list[ChoiceTokens] = []
     for place, item in enumerate(as_list(raw.get("choices"))):
-        choice = as_dict(item)
-        if prompt is None:  # the completions API of vLLM
-            prompt = _ids(choice, PROMPT_TOKEN_IDS, problems)
-        ids = _ids(choice, "token_ids", problems)
-        if ids is None:
-            ids = _ids(as_dict(choice.get("provider_specific_fields")), "token_ids", problems)
-        if ids is None and place < len(rows):
-            ids = _numbers(rows[place])
-        logprobs, tokens = _logprobs(as_dict(choice.get("logprobs")), "content", problems)
-        if ids is not None or logprobs is not None:
-            number = choice.get("index")
-            index = number if type(number) is int and number >= 0 else place
-            choices.append(ChoiceTokens(index=index, ids=ids, logprobs=logprobs, tokens=tokens))
+        found = _choice(as_dict(item), place, rows, problems)
+        if prompt is None:
+            prompt = found.prompt
+        own = None if found.prompt == prompt else found.prompt
+        if found.ids is not None or found.logprobs is not None or own is not None:
+            choices.append(msgspec.structs.replace(found, prompt=own))
     choices.sort(key=lambda choice: choice.index)
     return TokenIds(prompt=prompt, choices=tuple(choices), problems=tuple(problems))
+
+
+def _choice(choice: dict[str, object], place: int, rows: list[object], problems: list[str]) -> ChoiceTokens:
+    specific = as_dict(choice.get("provider_specific_fields"))
+    ids = None
+    for where, name in ((choice, "token_ids"), (choice, RESPONSE_TOKEN_IDS), (specific, "token_ids")):
+        if ids is None:
+            ids = _ids(where, name, problems)
+    if ids is None and place < len(rows):
+        ids = _numbers(rows[place])
+    reported = as_dict(choice.get("logprobs"))
+    logprobs, tokens = _logprobs(reported, "content" if "content" in reported else "token_logprobs", problems)
+    number = choice.get("index")
+    return ChoiceTokens(
+        index=number if type(number) is int and number >= 0 else place,
+        ids=ids,
+        logprobs=logprobs,
+        tokens=tokens,
+        prompt=_ids(choice, PROMPT_TOKEN_IDS, problems),
+    )
 
 
 def _in_answer(attributes: Mapping[str, object], empty: TokenIds) -> TokenIds:
     text = attributes.get("output.value")
     # Decoding megabytes of text for nothing is what this saves.
-    if not isinstance(text, str) or not any(
-        f'"{name}"' in text for name in ("token_ids", PROMPT_TOKEN_IDS, "logprobs")
-    ):
+    if not isinstance(text, str) or not any(f'"{name}"' in text for name in _TELLTALES):
         return empty
     found = token_fields(as_dict(decoded(text)))
     return msgspec.structs.replace(found, problems=(*empty.problems, *found.problems))
@@ -109,7 +129,7 @@ def _in_answer(attributes: Mapping[str, object], empty: TokenIds) -> TokenIds:
 def _choice_numbers(attributes: Mapping[str, object]) -> set[int]:
     numbers = {0}
     for key in attributes:
-        for base in (RESPONSE_TOKEN_IDS, LOGPROBS):
+        for base in (RESPONSE_TOKEN_IDS, LOGPROBS, PROMPT_TOKEN_IDS):
             if key.startswith(base + "."):
                 last = key[len(base) + 1 :]
                 if last.isascii() and last.isdecimal() and len(last) < 6:  # noqa: PLR2004 - no call has 100,000 choices

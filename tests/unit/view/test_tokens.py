@@ -37,21 +37,45 @@ def test_attributes_of_all_choices() -> None:
     )
 
 
+SHAPES: list[dict[str, Any]] = [
+    {"prompt_token_ids": [1, 2], "choices": [{"index": 0, "token_ids": [3, 4]}]},
+    {"prompt_token_ids": [1, 2], "choices": [{"provider_specific_fields": {"token_ids": [3, 4]}}]},
+    {"prompt_token_ids": [1, 2], "response_token_ids": [[3, 4]], "choices": [{"provider_specific_fields": None}]},
+    {"choices": [{"prompt_token_ids": [1, 2], "token_ids": [3, 4]}]},
+    {"choices": [{"prompt_token_ids": [1, 2], "response_token_ids": [3, 4]}]},
+    {"choices": [{}], "sglext": {"input_ids": [1, 2], "output_ids": [[3, 4]]}},
+]
+
+
 @pytest.mark.parametrize(
     "answer",
-    [
-        {"prompt_token_ids": [1, 2], "choices": [{"index": 0, "token_ids": [3, 4]}]},
-        {"prompt_token_ids": [1, 2], "choices": [{"provider_specific_fields": {"token_ids": [3, 4]}}]},
-        {"prompt_token_ids": [1, 2], "response_token_ids": [[3, 4]], "choices": [{"provider_specific_fields": None}]},
-        {"choices": [{"prompt_token_ids": [1, 2], "token_ids": [3, 4]}]},
-    ],
-    ids=["vllm", "litellm", "old vllm", "vllm completions"],
+    SHAPES,
+    ids=["vllm", "litellm", "old vllm", "completions of vllm", "sglang", "extension of sglang"],
 )
 def test_shapes_of_servers(answer: dict[str, Any]) -> None:
     """Old vLLM, new vLLM and LiteLLM put the ids in different places; an answer kept as JSON is read last."""
     expected = TokenIds(prompt=(1, 2), choices=(ChoiceTokens(index=0, ids=(3, 4)),))
     assert token_fields(answer) == expected
     assert token_ids({"output.value": json.dumps(answer)}) == expected
+
+
+def test_a_batch_has_a_prompt_for_each_choice() -> None:
+    """Completions of several prompts: a choice keeps its prompt where it is not that of the call."""
+    choices = [
+        {"index": n, "prompt_token_ids": [n], "token_ids": [9], "logprobs": {"token_logprobs": [-1]}} for n in (0, 1)
+    ]
+    expected = (
+        ChoiceTokens(index=0, ids=(9,), logprobs=(-1.0,)),
+        ChoiceTokens(index=1, ids=(9,), logprobs=(-1.0,), prompt=(1,)),
+    )
+    assert token_fields({"choices": choices}) == TokenIds(prompt=(0,), choices=expected)
+    attributes = {
+        "prompt_token_ids": [0],
+        "prompt_token_ids.1": [1],
+        "response_token_ids": [9],
+        "response_token_ids.1": [9],
+    }
+    assert [choice.prompt for choice in token_ids(attributes).choices] == [None, (1,)]
 
 
 def test_a_number_that_is_none_becomes_nan_and_is_said() -> None:
