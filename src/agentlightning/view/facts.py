@@ -190,9 +190,9 @@ def _tokens(result: SpanFacts, counts: dict[str, int], scope: str) -> None:
         if result.fresh_tokens < 0:
             result.fresh_tokens = 0
             result.inconsistent = True
-    if output is not None and reasoning is not None and prompt is not None and reasoning > 0:
+    if output is not None and reasoning:
         # Gemini's raw usage, for one, counts the thoughts beside the answer.
-        if total == prompt + output + reasoning:
+        if prompt is not None and total == prompt + output + reasoning:
             output += reasoning
         elif reasoning > output:
             result.reasoning_tokens = output

@@ -49,7 +49,7 @@ def test_facts_never_raise(attributes: dict[str, Any], name: str, scope: str) ->
     for number in (found.reported_cost, found.reward):
         assert number is None or math.isfinite(number)
     if found.reasoning_tokens and found.output_tokens is not None and not found.inconsistent:
-        assert found.reasoning_tokens <= found.output_tokens or found.fresh_tokens is None
+        assert found.reasoning_tokens <= found.output_tokens
     sources(name, attributes)
 
 
