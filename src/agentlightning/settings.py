@@ -149,7 +149,8 @@ class _Values:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.configured: dict[str, Any] = {}
-        self.used: set[str] = set()
+        self.used: dict[str, Any] = {}
+        """Values that were asked for already; reading the environment costs more than emitting a reward."""
         self.handler: logging.Handler | None = None
 
 
@@ -157,13 +158,21 @@ _values = _Values()
 
 
 def get(setting: Setting[T]) -> T:
-    """Return the value that holds now, and mark the setting as used.
+    """Return the value that holds now, and mark the setting as used. The environment is read once for each setting.
 
     Raises:
         SettingError: The environment variable holds nonsense.
     """
-    _values.used.add(setting.name)
-    return lookup(setting)[0]
+    try:
+        return _values.used[setting.variable]
+    except KeyError:
+        value = _values.used[setting.variable] = lookup(setting)[0]
+        return value
+
+
+def forget() -> None:
+    """Read the environment anew: after it was changed on purpose, in a child process or in a test."""
+    _values.used.clear()
 
 
 def lookup(setting: Setting[T]) -> tuple[T, str]:
@@ -193,12 +202,14 @@ def configure(**values: object) -> None:
         if setting is None:
             msg = f"there is no setting {name!r}; use one of {', '.join(table)}"
             raise SettingError(msg)
-        if not setting.live and name in _values.used and lookup(setting)[0] != value:
+        if not setting.live and _values.used.get(setting.variable, value) != value:
             msg = f"{name} cannot change after it was used; call configure() before anything is traced"
             raise SettingError(msg)
         checked[name] = setting.parse(value, name)
     with _values.lock:
         _values.configured.update(checked)
+        for name in checked:
+            _values.used.pop(table[name].variable, None)
     if LOG_LEVEL.name in checked:
         apply_log_level()
 

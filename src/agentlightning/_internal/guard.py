@@ -7,6 +7,7 @@ Loud under test: with ``guard.loud = True`` it is raised.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import threading
 from typing import TYPE_CHECKING
@@ -28,6 +29,10 @@ class Guard(contextlib.AbstractContextManager["Guard"]):
     def __init__(self, place: str = "") -> None:
         """Make a guard for *place*, a short fixed name such as ``processor.on_end``."""
         self._place = place
+
+    def __enter__(self) -> Guard:  # noqa: PYI034 - there are no subclasses
+        """Return the guard; nothing is set up."""
+        return self
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None, /
@@ -70,4 +75,9 @@ class Failures:
 
 
 failures = Failures()
-guard = Guard
+
+
+@functools.cache
+def guard(place: str) -> Guard:
+    """Return the guard of *place*; it has no state of its own, so one serves all threads."""
+    return Guard(place)

@@ -9,6 +9,8 @@ from agentlightning._internal.guard import guard
 from agentlightning.emitter.utils import EmittedValue, emit_span, is_enabled, wrong_type
 from agentlightning.semconv import SpanNames
 
+_NAME = SpanNames.EXCEPTION.value
+
 
 def emit_exception(exception: BaseException) -> None:
     """Record *exception* as a span ``agentlightning.exception`` with status ERROR under the current span.
@@ -36,7 +38,7 @@ def _emit(exception: object) -> None:
         semconv.EXCEPTION_STACKTRACE: _stacktrace(exception),
         semconv.EXCEPTION_ESCAPED: True,
     }
-    emit_span(SpanNames.EXCEPTION, attributes, Status(StatusCode.ERROR, f"{name}: {message}" if message else name))
+    emit_span(_NAME, attributes, Status(StatusCode.ERROR, f"{name}: {message}" if message else name))
 
 
 def _message(exception: BaseException) -> str:

@@ -6,6 +6,8 @@ from agentlightning._internal.guard import guard
 from agentlightning.emitter.utils import emit_span, is_enabled, wrong_type
 from agentlightning.semconv import SpanAttributeNames, SpanNames
 
+_NAME = SpanNames.MESSAGE.value
+
 
 def emit_message(message: str) -> None:
     """Record *message* as a span ``agentlightning.message`` under the current span.
@@ -22,4 +24,4 @@ def _emit(message: object) -> None:
         wrong_type("emit_message", "a str", message)
         return
     # str.__str__: of an enum of strings the text, not the name.
-    emit_span(SpanNames.MESSAGE, {SpanAttributeNames.MESSAGE.value: str.__str__(message)})
+    emit_span(_NAME, {SpanAttributeNames.MESSAGE.value: str.__str__(message)})

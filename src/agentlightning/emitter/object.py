@@ -23,6 +23,8 @@ from agentlightning.semconv import SpanAttributeNames, SpanNames
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
+_NAME = SpanNames.OBJECT.value
+
 log = logging.getLogger(__name__)
 
 MAX_DEPTH = 100
@@ -51,7 +53,7 @@ def emit_object(object: Any) -> None:  # noqa: A002, ANN401 - name and type of t
     """
     with guard("emitter.object"):
         if is_enabled():
-            emit_span(SpanNames.OBJECT, object_attributes(object))
+            emit_span(_NAME, object_attributes(object))
 
 
 def object_attributes(value: object) -> dict[str, EmittedValue]:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from agentlightning.types.tracer import SpanLike
 
+_NAME = SpanNames.REWARD.value
+
 log = logging.getLogger(__name__)
 
 FnType = TypeVar("FnType", bound="Callable[..., Any]")
@@ -56,7 +58,7 @@ def emit_reward(reward: float) -> ReadableSpan:
     if value is None:
         msg = f"a reward is a number, not {_describe(reward)}"
         raise ValueError(msg)
-    return emit_span(SpanNames.REWARD, {semconv.REWARD: value}) or _unrecorded(value)
+    return emit_span(_NAME, {semconv.REWARD: value}) or _unrecorded(value)
 
 
 def reward(fn: FnType) -> FnType:
@@ -112,7 +114,7 @@ class _OpenReward:
                 return self
             from opentelemetry import context, trace  # noqa: PLC0415 - importing the emitters loads no OpenTelemetry
 
-            span = start_span(SpanNames.REWARD)
+            span = start_span(_NAME)
             self._token = context.attach(trace.set_span_in_context(span))
             self._span = span
         return self

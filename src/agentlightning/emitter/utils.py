@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from typing import TYPE_CHECKING
 
@@ -10,17 +11,19 @@ from agentlightning._internal.guard import guard
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from types import ModuleType
 
     from opentelemetry import trace as trace_api
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.trace import Status
 
-    from agentlightning.semconv import SpanNames
-
 log = logging.getLogger(__name__)
 
 EmittedValue = str | bool | float
 """What the attributes of emitted spans hold."""
+
+
+_GUARD = guard("emitter.emit_span")
 
 
 def is_enabled() -> bool:
@@ -33,28 +36,36 @@ def get_tracer() -> trace_api.Tracer:
 
     With ``AGL_ENABLED=0`` it is one that records nothing. Thread-safe.
     """
-    # Imported when used: importing the emitters must not load OpenTelemetry.
-    from agentlightning.tracer import provider  # noqa: PLC0415
-
-    return provider.get_tracer("agentlightning")
+    return _provider_module().get_tracer("agentlightning")
 
 
-def start_span(name: SpanNames, attributes: Mapping[str, EmittedValue] | None = None) -> trace_api.Span:
+@functools.lru_cache(maxsize=1)
+def _provider_module() -> ModuleType:
+    # Imported when used: importing the emitters must not load OpenTelemetry. Kept, because even an import statement
+    # that finds its module loaded takes longer than emitting.
+    from agentlightning.tracer import provider  # noqa: PLC0415 - see above
+
+    return provider
+
+
+def start_span(name: str, attributes: Mapping[str, EmittedValue] | None = None) -> trace_api.Span:
     """Start a span under the current one; the caller ends it."""
-    return get_tracer().start_span(name.value, attributes=attributes)
+    return get_tracer().start_span(name, attributes=attributes)
 
 
-def emit_span(
-    name: SpanNames, attributes: Mapping[str, EmittedValue], status: Status | None = None
-) -> ReadableSpan | None:
+def emit_span(name: str, attributes: dict[str, EmittedValue], status: Status | None = None) -> ReadableSpan | None:
     """Write one span that begins and ends now, under the current span.
 
-    All emitters go through here. Returns the span, or None where nothing is recorded (capture is off, not sampled, a
-    provider that is not the SDK's, or an error of ours, which the guard counts). Never raises.
+    All emitters go through here. *attributes* becomes the span's. Returns the span, or None where nothing is recorded
+    (capture is off, not sampled, a provider that is not the SDK's, or an error of ours, which the guard counts).
+    Never raises.
     """
-    with guard("emitter.emit_span"):
+    with _GUARD:
         if not is_enabled():
             return None
+        emitted = _provider_module().emit(name, attributes, status)
+        if emitted is not None:
+            return emitted
         span = start_span(name, attributes)
         if status is not None:
             span.set_status(status)

@@ -78,6 +78,8 @@ class Ledger:
             except OSError:  # a read-only place must not cost the spans: count in memory
                 self.path = None
         self._cells = memoryview(buffer)[_HEADER:_SIZE].cast("q")
+        self.produced = self._cells[:1]
+        """The counter ``produced`` itself: the user's thread sets it, and a call would take longer than that."""
 
     def _map(self, folder: Path) -> mmap.mmap:
         folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -96,10 +98,6 @@ class Ledger:
     def count(self, name: str, number: int = 1) -> None:
         """Add *number* to ``produced``, ``stored``, ``duplicate`` or one of ``REASONS``."""
         self._cells[_PLACES[name]] += number
-
-    def count_produced(self) -> None:
-        """Add one to ``produced``: the only counter that the user's thread touches."""
-        self._cells[0] += 1
 
     def account(self) -> Account:
         """Return the counters now."""

@@ -52,6 +52,7 @@ class SpanQueue:
         """Set to make the worker look at once."""
         self._items: deque[Item] = deque()
         self._ledger = ledger
+        self._produced = ledger.produced
         self._max_bytes = max_bytes
         self._item_bytes = float(_FIRST_GUESS_BYTES)
         self._room = int(max_bytes / _FIRST_GUESS_BYTES)
@@ -70,13 +71,13 @@ class SpanQueue:
         delays the program once and not for every span.
         """
         with self._lock:
-            self._counter += 1
-            self._ledger.count_produced()
+            self._counter = counter = self._counter + 1
+            self._produced[0] = counter
             if self._spans >= self._room and not self._wait_for_room():
                 self._ledger.count("queue_full")
                 return False
             self._spans += 1
-            self._items.append(EndedSpan(self._counter, span))
+            self._items.append(EndedSpan(counter, span))
             wake = self.sleeping
         if wake:
             self.wake.set()

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from agentlightning import settings
 from agentlightning._internal.context import format_traceparent, home_rollout, running
 from agentlightning._internal.guard import guard
 from agentlightning._internal.ids import virtual_span_id
@@ -140,6 +141,7 @@ def _carried_bootstrap(original: Callable[..., int]) -> Callable[..., int]:
             variables = getattr(process, _CARRIED, None)
             if variables and running.get() is None and _current_span() is None:
                 os.environ.update(variables)
+                settings.forget()
                 home_rollout.cache_clear()
         return original(process, *args, **kwargs)
 

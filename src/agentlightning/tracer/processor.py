@@ -20,6 +20,9 @@ MAX_KEPT_SPANS = 10_000
 """Spans that a ``trace_context`` keeps in memory for ``spans()`` and ``get_last_trace()``."""
 
 
+_START, _END = guard("processor.on_start"), guard("processor.on_end")
+
+
 class LightningSpanProcessor(SpanProcessor):
     """What ``trace_context`` yields: the ended spans of one rollout, as they end. Thread-safe."""
 
@@ -64,7 +67,7 @@ class CaptureProcessor(SpanProcessor):
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Stamp the span and note that it is open."""
         _ = parent_context  # the rollout is a context variable of its own
-        with guard("processor.on_start"):
+        with _START:
             if self._stamping:
                 rollout = running.get() or home_rollout()
                 if rollout is not None:
@@ -74,19 +77,22 @@ class CaptureProcessor(SpanProcessor):
 
     def on_end(self, span: ReadableSpan) -> None:
         """Hand the span over; spans that were not sampled never come here as recording ones."""
-        with guard("processor.on_end"):
+        with _END:
             context = span.get_span_context()
-            pipeline = get_pipeline()
             if context is not None:
-                if not context.trace_flags.sampled:
-                    return
-                pipeline.open_spans.ended(context.span_id)
-            if self._collectors:
-                attributes = span.attributes or {}
-                collector = self._collectors.get(str(attributes.get(semconv.ATTEMPT_ID)))
-                if collector is not None:
-                    collector.on_end(span)
-            pipeline.hand_over(span)
+                if self._stamping and not context.trace_flags.sampled:
+                    return  # a sampler of the program's said so
+                get_pipeline().open_spans.ended(context.span_id)
+            attempt_id = (span.attributes or {}).get(semconv.ATTEMPT_ID) if self._collectors else None
+            self.finish(span, attempt_id if isinstance(attempt_id, str) else None)
+
+    def finish(self, span: ReadableSpan, attempt_id: str | None) -> None:
+        """Hand a span over that was not announced as open; *attempt_id* is its stamp."""
+        if attempt_id is not None and self._collectors:
+            collector = self._collectors.get(attempt_id)
+            if collector is not None:
+                collector.on_end(span)
+        get_pipeline().hand_over(span)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Wait until every span that ended is in its store; False when that took longer."""

@@ -6,13 +6,17 @@ import functools
 import os
 import sys
 import threading
+import time
+from random import getrandbits
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import opentelemetry.trace as trace_api
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import SpanLimits, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Sampler, SamplingResult
+from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import SpanContext, Status, TraceFlags
 
 from agentlightning import semconv, settings
 from agentlightning._internal.context import home_rollout, running
@@ -24,13 +28,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from opentelemetry.context import Context
+    from opentelemetry.sdk.trace import SpanProcessor
     from opentelemetry.trace import Link, SpanKind, Tracer, TraceState
     from opentelemetry.util.types import Attributes
 
     from agentlightning.tracer.processor import LightningSpanProcessor
 
+    EmittedValue = str | bool | float
+
 MAX_ATTRIBUTES = 10_000
 """At the SDK's own 128 a long conversation loses its oldest messages."""
+
+
+_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+_UNSET = Status()
 
 
 class _StampingSampler(Sampler):
@@ -46,12 +57,13 @@ class _StampingSampler(Sampler):
         links: Sequence[Link] | None = None,
         trace_state: TraceState | None = None,
     ) -> SamplingResult:
-        result = ALWAYS_ON.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
+        _ = trace_id, name, kind, links, trace_state  # every span is kept
+        state = trace_api.get_current_span(parent_context).get_span_context().trace_state
         rollout = running.get() or home_rollout()
-        if rollout is None:
-            return result
-        stamps = {semconv.ROLLOUT_ID: rollout.rollout_id, semconv.ATTEMPT_ID: rollout.attempt_id}
-        return SamplingResult(result.decision, {**attributes, **stamps} if attributes else stamps, result.trace_state)
+        if rollout is not None:
+            stamps = {semconv.ROLLOUT_ID: rollout.rollout_id, semconv.ATTEMPT_ID: rollout.attempt_id}
+            attributes = {**attributes, **stamps} if attributes else stamps
+        return SamplingResult(Decision.RECORD_AND_SAMPLE, attributes, state)
 
     def get_description(self) -> str:
         return "AgentLightning"
@@ -79,6 +91,47 @@ class LightningTracerProvider(TracerProvider):
             shutdown_on_exit=False,
         )
         super().add_span_processor(capture)
+        self._capture = capture
+        self._scope = InstrumentationScope("agentlightning")
+        self.is_shared = False
+        """Whether somebody else added a processor, which then has to see every span."""
+
+    def add_span_processor(self, span_processor: SpanProcessor) -> None:
+        """Add a processor of the program's; from then on every span takes the SDK's ordinary way."""
+        self.is_shared = True
+        super().add_span_processor(span_processor)
+
+    def emit(self, name: str, attributes: dict[str, EmittedValue], status: Status | None = None) -> ReadableSpan | None:
+        """Make a span that begins and ends now under the current one, and hand it to the pipeline.
+
+        The fast way: none of the SDK's machinery for spans that last. Returns None when the provider is shared, and
+        nothing was done. *attributes* becomes the span's.
+        """
+        if self.is_shared:
+            return None
+        parent = trace_api.get_current_span().get_span_context()
+        rollout = running.get() or home_rollout()
+        if rollout is not None:
+            attributes[semconv.ROLLOUT_ID] = rollout.rollout_id
+            attributes[semconv.ATTEMPT_ID] = rollout.attempt_id
+        if parent.is_valid:
+            trace_id = parent.trace_id
+        else:
+            parent, trace_id = None, self.id_generator.generate_trace_id()
+        now = time.time_ns()
+        span = ReadableSpan(
+            name=name,
+            context=SpanContext(trace_id, getrandbits(64) or 1, False, _SAMPLED),  # noqa: FBT003 - positional is faster
+            parent=parent,
+            resource=self._resource,
+            attributes=attributes,
+            status=status or _UNSET,
+            start_time=now,
+            end_time=now,
+            instrumentation_scope=self._scope,
+        )
+        self._capture.finish(span, None if rollout is None else rollout.attempt_id)
+        return span
 
 
 class _Providers:
@@ -137,6 +190,12 @@ class ProviderInstrumentor(Instrumentor):
 
     def _remove(self) -> None:
         """Nothing: a provider cannot be taken back."""
+
+
+def emit(name: str, attributes: dict[str, EmittedValue], status: Status | None) -> ReadableSpan | None:
+    """Write a span that begins and ends now by the fast way; None where the SDK's ordinary way has to be taken."""
+    provider = providers.get()
+    return provider.emit(name, attributes, status) if isinstance(provider, LightningTracerProvider) else None
 
 
 def get_tracer(name: str = "agentlightning") -> Tracer:

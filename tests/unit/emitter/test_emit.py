@@ -21,6 +21,7 @@ from opentelemetry.trace import StatusCode
 from agentlightning import emitter
 from agentlightning._internal.guard import failures
 from agentlightning.emitter import emit_exception, emit_message, emit_object, emit_reward, get_tracer, utils
+from agentlightning.tracer import provider
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -174,11 +175,11 @@ def test_without_a_tracer_nothing_is_recorded_and_nothing_raised() -> None:
 def test_an_error_of_ours_is_counted_and_stays_inside(monkeypatch: pytest.MonkeyPatch) -> None:
     """When the tracer itself fails the program goes on, and the guard has counted it."""
 
-    def broken() -> Tracer:
+    def broken(*_: object) -> Tracer:
         raise OSError
 
     monkeypatch.setattr(failures, "loud", False)
-    monkeypatch.setattr(utils, "get_tracer", broken)
+    monkeypatch.setattr(provider, "emit", broken)
     before = failures.counts().get("emitter.emit_span", 0)
     emit_message("m")
     assert emit_reward(1).name == "agentlightning.reward"
