@@ -56,11 +56,14 @@ class SpanQueue:
         self._max_bytes = max_bytes
         self._item_bytes = float(_FIRST_GUESS_BYTES)
         self._room = int(max_bytes / _FIRST_GUESS_BYTES)
+        self._half = self._room // 2
         self._lock = threading.Lock()
         self._drained = threading.Condition(self._lock)
         self._counter = 0
         self._spans = 0
         self._shedding = False
+        self.urgent = False
+        """Somebody waits for what is in the queue, or it is half full: the worker must not pause."""
         self.sleeping = True
         """The worker waits without a clock; the next item has to wake it."""
 
@@ -79,6 +82,8 @@ class SpanQueue:
             self._spans += 1
             self._items.append(EndedSpan(counter, span))
             wake = self.sleeping
+            if self._spans >= self._half and not self.urgent:
+                wake = self.urgent = True
         if wake:
             self.wake.set()
         return True
@@ -87,6 +92,7 @@ class SpanQueue:
         """Take something that is not a finished span; never waits, never drops."""
         with self._lock:
             self._items.append(item)
+            self.urgent = True
         self.wake.set()
 
     def _wait_for_room(self) -> bool:
@@ -111,6 +117,7 @@ class SpanQueue:
                 self._spans -= sum(type(item) is EndedSpan for item in taken)
                 self._shedding = False
                 self._drained.notify_all()
+            self.urgent = self._spans >= self._half or (self.urgent and bool(self._items))
         return taken
 
     def learn(self, bytes_per_span: float) -> None:
@@ -120,6 +127,7 @@ class SpanQueue:
         with self._lock:
             self._item_bytes += 0.2 * (seen - self._item_bytes)
             self._room = max(1, int(self._max_bytes / self._item_bytes))
+            self._half = max(1, self._room // 2)
 
     def waiting(self) -> int:
         """Return how many items wait."""

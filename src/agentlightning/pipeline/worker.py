@@ -72,15 +72,32 @@ class Worker:
     def _run(self) -> None:
         idle = 0
         while True:
-            worked = self.step()
-            idle = 0 if worked or self._exporter.waiting() else idle + 1
+            idle = 0 if self._drain() or self._exporter.waiting() else idle + 1
             if idle >= _IDLE_TICKS and self._fell_asleep():
                 self._queue.wake.wait()
                 self._queue.sleeping = False
                 idle = 0
-            elif self._queue.waiting() < BATCH_SPANS:
-                self._queue.wake.wait(TICK_S)
             self._queue.wake.clear()
+            # A span that comes after a quiet time is not taken at once either: a burst has the first tick for itself.
+            if not self._queue.urgent:
+                self._queue.wake.wait(TICK_S)
+
+    def _drain(self) -> bool:
+        """Deliver what waited when the tick began, and return whether there was anything.
+
+        Between batches the program gets as long as the last batch took, unless somebody waits for us: the interpreter
+        runs one thread at a time, and a backlog must not take more than half of it.
+        """
+        waiting = self._queue.waiting()
+        worked = False
+        while True:
+            started = time.monotonic()
+            worked = self.step() or worked
+            waiting -= BATCH_SPANS
+            if waiting <= 0:
+                return worked
+            if not self._queue.urgent:
+                self._queue.wake.wait(min(TICK_S, time.monotonic() - started))
 
     def _fell_asleep(self) -> bool:
         """Go to sleep unless something came in between; whoever queues the next item sees the flag."""
