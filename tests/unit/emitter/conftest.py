@@ -41,12 +41,24 @@ class Recorded:
         return (self.only.attributes or {})[key]
 
 
+def use_tracer(monkeypatch: pytest.MonkeyPatch, tracer: Tracer) -> None:
+    """Let the emitters take the SDK's ordinary way through *tracer*; the fast way has its own tests."""
+
+    def emit(*_: object) -> None:
+        return None
+
+    def get_tracer(_: str) -> Tracer:
+        return tracer
+
+    monkeypatch.setattr(provider, "emit", emit)
+    monkeypatch.setattr(provider, "get_tracer", get_tracer)
+
+
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorded]:
     """Give the emitters a tracer whose finished spans can be looked at."""
     recorded = Recorded()
-    monkeypatch.setattr(provider, "emit", lambda *_: None)  # the SDK's ordinary way; the fast one has its own tests
-    monkeypatch.setattr(provider, "get_tracer", lambda _: recorded.tracer)
+    use_tracer(monkeypatch, recorded.tracer)
     yield recorded
     recorded.provider.shutdown()
 
@@ -54,5 +66,4 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorded]:
 @pytest.fixture
 def no_tracer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give the emitters a tracer that records nothing."""
-    monkeypatch.setattr(provider, "emit", lambda *_: None)
-    monkeypatch.setattr(provider, "get_tracer", lambda _: NoOpTracer())
+    use_tracer(monkeypatch, NoOpTracer())
