@@ -53,6 +53,7 @@ class RecordedCall(Call):
         self.span = span
         self._request = request
         self._body: _Body | None = None
+        self._has_started = False
 
     def received(self, result: object) -> Callable[[], Awaitable[object]] | None:
         """Look at the answer on its way to the user; what comes back is to be awaited, and its result received."""
@@ -90,6 +91,13 @@ class RecordedCall(Call):
         if payload is not None:
             self.tokens.add(payload)
         self.finish(cast("Mapping[str, object]", payload) if isinstance(payload, dict) else {})
+
+    def item(self, item: object) -> None:
+        """Take in a chunk; the first one is an event, the one that OpenInference writes."""
+        if not self._has_started:
+            self._has_started = True
+            self.span.add_event("First Token Stream Event")
+        super().item(item)
 
     def dropped(self) -> None:
         """Note that the stream is gone, and leave the rest to a better moment.
@@ -167,7 +175,9 @@ class _Body:
             await aclose()
             self._closed()
 
-        response.read, response.aread, response.close, response.aclose = reading, areading, closing, aclosing
+        self._ours = {"read": reading, "aread": areading, "close": closing, "aclose": aclosing}
+        self._attributes = cast("dict[str, object]", vars(response))
+        self._attributes.update(self._ours)
 
     @contextlib.contextmanager
     def _reading(self) -> Any:  # noqa: ANN401 - an iterator
@@ -180,9 +190,14 @@ class _Body:
             self._closed()
 
     def _closed(self) -> None:
-        if not self._is_reading:
-            with guard("openai.body"):
-                self._done(self._response)
+        if self._is_reading:
+            return
+        # What we set holds the response in a cycle, with its body.
+        for name, ours in self._ours.items():
+            if self._attributes.get(name) is ours:
+                del self._attributes[name]
+        with guard("openai.body"):
+            self._done(self._response)
 
 
 def start_call(tracer: Tracer, client: object, request: Request) -> RecordedCall | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from agentlightning._internal.guard import guard
 
@@ -39,39 +39,76 @@ class Listener(Protocol):
 def tap(stream: Any, listener: Listener) -> None:  # noqa: ANN401 - openai.Stream or openai.AsyncStream
     """Tell *listener* what becomes of *stream*. Raises ``AttributeError`` when it is no stream that is known."""
     inner = stream._iterator  # noqa: SLF001 - see the module's docstring
-    asynchronous = hasattr(inner, "__anext__")
-    tapped = _AsyncItems(inner, listener) if asynchronous else _Items(inner, listener)
-    stream._iterator = tapped  # noqa: SLF001
-    _watch_close(stream.response, tapped, listener)
+    items = _AsyncItems if hasattr(inner, "__anext__") else _Items
+    stream._iterator = items(inner, listener, _CloseWatch(stream.response, listener))  # noqa: SLF001
     # A stream is part of a cycle: one that is dropped halfway is found late, at the end of the program at the latest.
     weakref.finalize(stream, listener.dropped)
+
+
+class _CloseWatch:
+    """Tells the listener when the response is closed by the user, and not by reading on."""
+
+    def __init__(self, response: Any, listener: Listener) -> None:  # noqa: ANN401 - of httpx or httpx2
+        self.is_reading = False
+        self._attributes = cast("dict[str, object]", vars(response))
+        self._listener = listener
+        close, aclose = response.close, response.aclose
+
+        def closing() -> None:
+            close()
+            if not self.is_reading:
+                self.release()
+                with guard("openai.close"):
+                    listener.closed()
+
+        async def aclosing() -> None:
+            await aclose()
+            if not self.is_reading:
+                self.release()
+                with guard("openai.close"):
+                    rest = listener.closed()
+                    if inspect.isawaitable(rest):
+                        await rest
+
+        self._ours = {"close": closing, "aclose": aclosing}
+        self._attributes.update(self._ours)
+
+    def release(self) -> None:
+        """Let the response be as it was: what we set holds it in a cycle, with its body."""
+        for name, ours in self._ours.items():
+            if self._attributes.get(name) is ours:
+                del self._attributes[name]
+
+    def ended(self, error: BaseException) -> None:
+        """Tell the listener that reading came to its end with *error*, which may be that of an iterator's end."""
+        self.release()
+        with guard("openai.stream"):
+            if isinstance(error, (StopIteration, StopAsyncIteration)):
+                self._listener.ended()
+            else:
+                self._listener.failed(error)
 
 
 class _Items:
     """The items of a synchronous stream."""
 
-    def __init__(self, inner: Iterator[object], listener: Listener) -> None:
+    def __init__(self, inner: Iterator[object], listener: Listener, watch: _CloseWatch) -> None:
         self._inner = inner
         self._listener = listener
-        self.is_reading = False
+        self._watch = watch
 
     def __iter__(self) -> _Items:
         return self
 
     def __next__(self) -> object:
-        self.is_reading = True
+        self._watch.is_reading = True
         try:
             item = next(self._inner)
-        except StopIteration:
-            with guard("openai.stream"):
-                self._listener.ended()
-            raise
         except BaseException as error:
-            with guard("openai.stream"):
-                self._listener.failed(error)
+            self._watch.ended(error)
             raise
         finally:
-            self.is_reading = False
+            self._watch.is_reading = False
         with guard("openai.stream"):
             self._listener.item(item)
         return item
@@ -84,52 +121,26 @@ class _Items:
 class _AsyncItems:
     """The items of an asynchronous stream."""
 
-    def __init__(self, inner: AsyncIterator[object], listener: Listener) -> None:
+    def __init__(self, inner: AsyncIterator[object], listener: Listener, watch: _CloseWatch) -> None:
         self._inner = inner
         self._listener = listener
-        self.is_reading = False
+        self._watch = watch
 
     def __aiter__(self) -> _AsyncItems:
         return self
 
     async def __anext__(self) -> object:
-        self.is_reading = True
+        self._watch.is_reading = True
         try:
             item = await self._inner.__anext__()
-        except StopAsyncIteration:
-            with guard("openai.stream"):
-                self._listener.ended()
-            raise
         except BaseException as error:
-            with guard("openai.stream"):
-                self._listener.failed(error)
+            self._watch.ended(error)
             raise
         finally:
-            self.is_reading = False
+            self._watch.is_reading = False
         with guard("openai.stream"):
             self._listener.item(item)
         return item
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._inner, name)
-
-
-def _watch_close(response: Any, items: _Items | _AsyncItems, listener: Listener) -> None:  # noqa: ANN401 - of httpx or httpx2
-    """Tell the listener when the response is closed by the user, and not by reading on."""
-    close, aclose = response.close, response.aclose
-
-    def closing() -> None:
-        close()
-        if not items.is_reading:
-            with guard("openai.close"):
-                listener.closed()
-
-    async def aclosing() -> None:
-        await aclose()
-        if not items.is_reading:
-            with guard("openai.close"):
-                rest = listener.closed()
-                if inspect.isawaitable(rest):
-                    await rest
-
-    response.close, response.aclose = closing, aclosing

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
@@ -43,6 +44,9 @@ class SmolagentsInstrumentor(Instrumentor):
     def _install(self, tracer_provider: TracerProvider) -> None:
         from smolagents import agents, local_python_executor, models, tools  # noqa: PLC0415 - optional
 
+        theirs = sys.modules.get("openinference.instrumentation.smolagents")
+        if theirs is not None and theirs.SmolagentsInstrumentor().is_instrumented_by_opentelemetry:
+            return  # the program uses that one; its spans come to us where its provider does
         tracer = tracer_provider.get_tracer(__name__)
         # A new switch each time: wrappers that somebody still holds from before must stay off.
         self._switch = _Switch(on=True)

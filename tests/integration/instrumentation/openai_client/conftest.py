@@ -216,6 +216,7 @@ def read() -> Any:
     """Read the attributes of a span, with tuples as lists."""
 
     def attributes(span: Any) -> dict[str, Any]:
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in span.attributes.items()}
+        found: dict[str, Any] = dict(span.attributes)
+        return {key: list(cast("Any", value)) if isinstance(value, tuple) else value for key, value in found.items()}
 
     return attributes
