@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import shlex
 import subprocess
 import sys
@@ -64,9 +65,8 @@ def main() -> int:
         print("the examples are not here: run this in a clone of the project", file=sys.stderr)
         return 1
     folder = Path(".demo")
-    folder.mkdir(exist_ok=True)
-    for old in folder.glob("agentlightning.db*"):
-        old.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
     with _model_environment() as model:
         store = str(folder.resolve() / "agentlightning.db")
         environment = {**os.environ, **model, "AGL_STORE": store, "PAGER": "cat"}
