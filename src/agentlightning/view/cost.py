@@ -128,13 +128,14 @@ def price(facts: SpanFacts, at_ns: int, table: PriceTable | None = None) -> Pric
     Args:
         facts: Facts of a span of kind ``llm`` or ``embedding``; any other kind has no cost of its own.
         at_ns: Start of the call, nanoseconds since 1970; prices have dates, and some have hours.
-        table: Where prices come from; None is the table inside the package ``genai-prices``, which is read from disk
-            on first use (about 0.4 s) and never from the network.
+        table: Where prices come from; None is the table inside the package ``genai-prices``, never the network. A
+            model that was priced before on this machine is found in a small file (``view.price_cache``), the first
+            call of any other loads the package (0.2 to 0.4 s).
     """
     if table is None:
-        from agentlightning.view.prices import bundled_prices  # noqa: PLC0415 - loads the price table: readers only
+        from agentlightning.view.price_cache import cached_prices  # noqa: PLC0415 - readers only
 
-        table = bundled_prices()
+        table = cached_prices()
     reason = _unusable(facts)
     if reason:
         return Price(reason=reason, reported_usd=facts.reported_cost, suspicious=_too_much(facts.reported_cost, facts))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from genai_prices.types import PriceCalculation
 
 _MINUTE_NS = 60 * 10**9
+_FIRST_DAY = date(1970, 1, 1)
+_ALWAYS = (-719_162 * 24 * 60, 2_932_897 * 24 * 60)
+"""Minutes since 1970 of the years 1 to 9999: a price without dates holds from the first to before the second."""
 # Programs that one runs oneself: the name of the model says nothing about what the machine costs.
 _SELF_HOSTED = frozenset({"ollama", "vllm", "sglang", "lm-studio", "llamafile", "llama-cpp", "mlx", "transformers"})
 
@@ -42,7 +45,7 @@ class BundledPrices:
         self._find_provider = get_snapshot().find_provider
         self._no_usage = genai_prices.Usage(input_tokens=0, output_tokens=0)
         self._version = version("genai-prices")
-        self._cached = lru_cache(maxsize=4096)(self._find)
+        self._cached = lru_cache(maxsize=4096)(self.lookup)
 
     @property
     def name(self) -> str:
@@ -57,22 +60,26 @@ class BundledPrices:
     def rates(self, provider: str | None, model: str, at_ns: int) -> Rates | str:
         """Return the prices of *model*, or why there are none; see ``PriceTable``."""
         # By the minute: some prices begin on a day, some hold at certain hours.
-        return self._cached(provider, model, at_ns // _MINUTE_NS)
+        return self._cached(provider, model, at_ns // _MINUTE_NS)[0]
 
-    def _find(self, provider: str | None, model: str, minute: int) -> Rates | str:
+    def lookup(self, provider: str | None, model: str, minute: int) -> tuple[Rates | str, int, int]:
+        """Return what ``rates`` does for a minute since 1970, the first minute of which that holds, and of which not.
+
+        Where a price depends on the hour, it is said to hold for this minute only.
+        """
         try:
             at = datetime.fromtimestamp(minute * 60, tz=timezone.utc)
         except (OverflowError, ValueError, OSError):
-            return "the time of the call is out of range"
+            return "the time of the call is out of range", minute, minute + 1
         if provider in _SELF_HOSTED:
-            return f"no price table has the provider {provider}"
+            return f"no price table has the provider {provider}", *_ALWAYS
         for candidate, name, note in self._candidates(provider, model):
             try:
                 found = self._calc(self._no_usage, name, provider_id=candidate, genai_request_timestamp=at)
             except LookupError:
                 continue
-            return _rates(found, note)
-        return f"no price for the model {model}" + (f" of {provider}" if provider else "")
+            return _rates(found, note), *_period(found, minute)
+        return f"no price for the model {model}" + (f" of {provider}" if provider else ""), *_ALWAYS
 
     def _candidates(self, provider: str | None, model: str) -> list[tuple[str | None, str, str]]:
         """Return what to look for, best first: provider, model, and a note where the match needs one."""
@@ -100,6 +107,27 @@ class BundledPrices:
         except LookupError:
             return False
         return True
+
+
+def _period(found: PriceCalculation, minute: int) -> tuple[int, int]:
+    """Return from which minute to which the price that was found for *minute* is the same."""
+    from genai_prices.types import StartDateConstraint  # noqa: PLC0415 - loaded by now
+
+    prices = found.model.prices
+    if not isinstance(prices, list):
+        return _ALWAYS
+    begin, end = _ALWAYS
+    for price in prices:
+        if price.constraint is None:
+            continue
+        if not isinstance(price.constraint, StartDateConstraint):
+            return minute, minute + 1
+        start = (price.constraint.start_date - _FIRST_DAY).days * 24 * 60
+        if start <= minute:
+            begin = max(begin, start)
+        else:
+            end = min(end, start)
+    return begin, end
 
 
 def _rates(found: PriceCalculation, note: str) -> Rates:
