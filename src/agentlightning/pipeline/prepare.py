@@ -8,6 +8,7 @@ from agentlightning import settings
 from agentlightning._internal.context import home_rollout
 from agentlightning._internal.ids import implicit_ids, process_key
 from agentlightning.pipeline.limits import MAX_SPAN_BYTES, limit
+from agentlightning.pipeline.listener import notify
 from agentlightning.pipeline.redaction import Redactor
 from agentlightning.types.convert import record_from_readable, resource_record
 
@@ -50,13 +51,17 @@ class Preparer:
             record.parent_id = None  # the span is in a rollout of its own, not under our parent's span
         # Redact before limit: cutting first can cut a credential in half, and half of one matches no rule.
         self._redactor.redact(record)
-        return record, limit(record, settings.get(settings.MAX_VALUE_BYTES))
+        size = limit(record, settings.get(settings.MAX_VALUE_BYTES))
+        notify(record)
+        return record, size
 
     def rollout_start(self, start: RolloutStart) -> RolloutStart:
         """Return *start* with this process's name and without credentials in its input."""
         start.process = self._process
         if isinstance(start.input, str):
             start.input = self._redactor.text(start.input)
+        elif start.input is not None:
+            start.input = self._redactor.attributes({"input": start.input})["input"]
         return start
 
     def _resource(self, resource: Resource) -> ResourceRecord:

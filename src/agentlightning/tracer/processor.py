@@ -11,6 +11,7 @@ from agentlightning import semconv, settings
 from agentlightning._internal.context import home_rollout, running
 from agentlightning._internal.guard import guard
 from agentlightning.pipeline.process import current_pipeline, flush, get_pipeline
+from agentlightning.tracer.inherited import inherited
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -66,9 +67,12 @@ class CaptureProcessor(SpanProcessor):
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Stamp the span and note that it is open."""
-        _ = parent_context  # the rollout is a context variable of its own
         with _START:
             if self._stamping:
+                more = inherited(parent_context)
+                if more:
+                    own = span.attributes or {}
+                    span.set_attributes({key: value for key, value in more.items() if key not in own})
                 rollout = running.get() or home_rollout()
                 if rollout is not None:
                     span.set_attribute(semconv.ROLLOUT_ID, rollout.rollout_id)

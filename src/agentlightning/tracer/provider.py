@@ -22,6 +22,7 @@ from agentlightning import semconv, settings
 from agentlightning._internal.context import home_rollout, running
 from agentlightning._internal.guard import guard
 from agentlightning.instrumentation.base import Instrumentor
+from agentlightning.tracer.inherited import inherited
 from agentlightning.tracer.processor import CaptureProcessor
 
 if TYPE_CHECKING:
@@ -59,6 +60,9 @@ class _StampingSampler(Sampler):
     ) -> SamplingResult:
         _ = trace_id, name, kind, links, trace_state  # every span is kept
         state = trace_api.get_current_span(parent_context).get_span_context().trace_state
+        more = inherited(parent_context)
+        if more:
+            attributes = {**more, **attributes} if attributes else more
         rollout = running.get() or home_rollout()
         if rollout is not None:
             stamps = {semconv.ROLLOUT_ID: rollout.rollout_id, semconv.ATTEMPT_ID: rollout.attempt_id}
@@ -110,6 +114,9 @@ class LightningTracerProvider(TracerProvider):
         if self.is_shared:
             return None
         parent = trace_api.get_current_span().get_span_context()
+        more = inherited(None)
+        if more:
+            attributes = {**more, **attributes}
         rollout = running.get() or home_rollout()
         if rollout is not None:
             attributes[semconv.ROLLOUT_ID] = rollout.rollout_id
