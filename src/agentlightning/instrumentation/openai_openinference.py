@@ -21,7 +21,7 @@ from agentlightning._internal.guard import guard
 from agentlightning.instrumentation.attribute import LLM_INPUT_MESSAGES, LLM_TOOLS, RESERVE, room
 from agentlightning.instrumentation.openai_call import Call, current_call, is_stream, parsed_now
 from agentlightning.instrumentation.openai_message import response_attributes
-from agentlightning.instrumentation.openai_token import without_token_fields
+from agentlightning.instrumentation.openai_token import json_without_ids, without_token_fields
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -189,7 +189,10 @@ def open_span() -> Span | None:
 
 def _shorter(value: AttributeValue, call: ObservedCall) -> AttributeValue:
     """Return the JSON of an answer without token ids; as it is when there are none."""
-    if not (call.tokens.has_ids or call.tokens.has_logprobs) or not isinstance(value, str) or value[:1] != "{":
+    if not isinstance(value, str) or value[:1] != "{":
         return value
-    payload = json.loads(value)
-    return json.dumps(without_token_fields(payload, logprobs=call.tokens.has_logprobs), ensure_ascii=False)
+    if call.tokens.has_ids:
+        value = json_without_ids(value)
+    if call.tokens.has_logprobs:
+        return json.dumps(without_token_fields(json.loads(value), logprobs=True), ensure_ascii=False)
+    return value

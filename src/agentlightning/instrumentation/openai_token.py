@@ -22,26 +22,37 @@ Pure: nothing here needs the library, and objects and dicts are read alike.
 from __future__ import annotations
 
 import math
-from array import array
-from collections.abc import Iterable, Mapping, Sequence
+import re
 from typing import TYPE_CHECKING, Any, cast
 
 from agentlightning import semconv
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from agentlightning.instrumentation.attribute import Attributes
 
 _WHOLE_EVENTS = frozenset({"response.completed", "response.incomplete", "response.failed"})
 _ID_FIELDS = frozenset({"prompt_token_ids", "response_token_ids", "token_ids", "sglext"})
+_BOUND = 2**63
+_IDS = r'"(?:prompt_token_ids|response_token_ids|token_ids|input_ids|output_ids)"\s*:\s*\[[][\d\s,-]*\]'
+# With the comma before it; or, as the first field of an object, with the one behind it.
+_IDS_IN_JSON = re.compile(rf"\s*,\s*{_IDS}|{_IDS}\s*,?")
+_NO_MODEL: dict[str, object] = {}
 _ANSWER = -1
 """Stands for the whole answer, where a choice would have its index."""
 
 
-def field(value: object, name: str) -> Any:  # noqa: ANN401 - whatever a server sends
-    """Return a field of an object or a dict, None when it is absent."""
-    if isinstance(value, Mapping):
-        return cast("Mapping[str, object]", value).get(name)
-    return getattr(value, name, None)
+def field(value: Any, name: str) -> Any:  # noqa: ANN401 - whatever a server sends
+    """Return a field of a model of pydantic, of another object, or of a dict; None when it is absent."""
+    if isinstance(value, dict):
+        return cast("dict[str, object]", value).get(name)
+    # A chunk is asked for a dozen fields that it mostly lacks, and pydantic takes 3 us to say no.
+    extra: dict[str, object] | None = getattr(value, "__pydantic_extra__", _NO_MODEL)
+    if extra is _NO_MODEL:
+        return getattr(value, name, None)
+    found = value.__dict__.get(name)
+    return extra.get(name) if found is None and extra else found
 
 
 def items(value: object) -> Sequence[object]:
@@ -176,17 +187,24 @@ class TokenCollector:
             self._logprobs.setdefault(index, []).extend(floats)
 
     def _int_list(self, value: object, key: str) -> list[int] | None:
-        """Return *value* as a new list when it is one of 64-bit integers, else note *key* and return None."""
+        """Return *value* when it is a list of 64-bit integers, else note *key* and return None."""
         if isinstance(value, (list, tuple)):
             elements = cast("Sequence[object]", value)
-            # Two passes in C: 0.5 ms for 32k ids. A bool is an int, and no token id.
+            # Passes in C: 1 ms for 32k ids. A bool is an int, and no token id; beyond 64 bits OTLP has no integers.
             if set(map(type, elements)) <= {int}:
-                try:
-                    return array("q", cast("Sequence[int]", elements)).tolist()
-                except OverflowError:
-                    pass
+                ids = cast("list[int]", elements)
+                if not ids or (min(ids) >= -_BOUND and max(ids) < _BOUND):
+                    return ids
         self._invalid[key] = None
         return None
+
+
+def json_without_ids(text: str) -> str:
+    """Return the JSON text of an answer without its token ids; ten times as fast as reading and writing it.
+
+    A quotation mark inside a text is escaped, so that nothing of what was said can look like a field.
+    """
+    return _IDS_IN_JSON.sub("", text)
 
 
 def without_token_fields(payload: object, *, logprobs: bool) -> object:

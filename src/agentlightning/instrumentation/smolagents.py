@@ -55,9 +55,11 @@ class SmolagentsInstrumentor(Instrumentor):
         wrap(getattr(tools, "BaseTool", tools.Tool), ToolUse, ("__call__",)).install()
         wrap(models.Model, ModelCall, ("generate", "generate_stream")).install()
         wrap(agents.MultiStepAgent, AgentRun, ("run",)).install()
-        # Generated code runs in a thread of its own since 1.22 or so, which knows nothing of the run's context.
-        if vars(local_python_executor).get("ThreadPoolExecutor") is ThreadPoolExecutor:
-            self._patches.replace(local_python_executor, "ThreadPoolExecutor", _ContextExecutor)
+        # Newer releases run generated code in a thread of its own, and some run tools in threads, without the
+        # context of the run.
+        for module in (local_python_executor, agents):
+            if vars(module).get("ThreadPoolExecutor") is ThreadPoolExecutor:
+                self._patches.replace(module, "ThreadPoolExecutor", _ContextExecutor)
 
     def _remove(self) -> None:
         self._switch.on = False

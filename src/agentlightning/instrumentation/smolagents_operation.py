@@ -168,8 +168,8 @@ class ModelCall(Operation):
         """Return the message and the tokens that were counted for it; counts that are missing stay missing."""
         attributes: Attributes = dict(_message(f"{LLM_OUTPUT_MESSAGES}.0", result))
         usage = first_of(result, "token_usage")
-        if usage is None:
-            # Releases below 1.18 leave the counts of the last call on the model.
+        if not hasattr(result, "token_usage"):
+            # Releases below 1.18 leave the counts of the last call on the model; later ones warn about these names.
             usage = _LastCall(self.owner)
         prompt, completion = count(first_of(usage, "input_tokens")), count(first_of(usage, "output_tokens"))
         attributes.update(_tokens(prompt, completion))

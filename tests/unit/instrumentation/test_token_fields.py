@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from agentlightning import semconv
 from agentlightning.instrumentation.openai_message import response_attributes
 from agentlightning.instrumentation.openai_output import Output
-from agentlightning.instrumentation.openai_token import TokenCollector, without_token_fields
+from agentlightning.instrumentation.openai_token import TokenCollector, json_without_ids, without_token_fields
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -117,6 +117,26 @@ def test_a_response_has_its_log_probabilities_once() -> None:
     whole = {"object": "response", "output": [{"content": [{"logprobs": [{"logprob": -1.0}, {"logprob": -2.0}]}]}]}
     assert collect(delta)[semconv.LOGPROBS] == [-1.0]
     assert collect(delta, {"type": "response.completed", "response": whole})[semconv.LOGPROBS] == [-1.0, -2.0]
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text(max_size=5) | st.sampled_from(['"token_ids":[1]', ',"token_ids": [1],']),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(["a", "b", 'c"token_ids":[2]', "choices"]), inner, max_size=4)
+        ),
+        max_leaves=10,
+    ),
+    st.dictionaries(st.sampled_from(["token_ids", "prompt_token_ids", "a", "z"]), st.lists(st.integers()), max_size=4),
+    st.booleans(),
+)
+def test_json_loses_its_ids_and_stays_json(rest: object, fields: dict[str, list[int]], compact: bool) -> None:
+    """Cutting ids out of the text leaves exactly the other fields, whatever the texts in it say."""
+    answer: dict[str, object] = {**fields, "y": rest, "x": {**fields}, "n": [{**fields}]}
+    kept = {key: value for key, value in fields.items() if "token_ids" not in key}
+    text = json.dumps(answer, separators=(",", ":") if compact else None)
+    assert json.loads(json_without_ids(text)) == {**kept, "y": rest, "x": kept, "n": [kept]}
 
 
 def test_the_answers_json_loses_the_arrays_and_nothing_else() -> None:

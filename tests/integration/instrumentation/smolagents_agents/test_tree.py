@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -76,6 +77,8 @@ def test_parallel_tool_calls_have_the_run_as_parent(kit: Any, spans: Any) -> Non
 @pytest.mark.parametrize("kind", ["coder", "caller"])
 def test_managed_agents_are_nested(kind: str, kit: Any, spans: Any) -> None:
     """The run of a managed agent is inside its manager's, also where generated code calls it in a thread."""
+    if kind == "caller" and version("smolagents").startswith("1.20."):
+        pytest.skip("1.20 itself refuses to call a managed agent this way")
     helper = kit.coder(kit.code("final_answer(add(3, 4))"), name="helper", description="Helps.")
     if kind == "coder":
         agent = kit.coder(kit.code("y = helper(task='add')\nfinal_answer(y)"), managed_agents=[helper])
