@@ -10,7 +10,10 @@
           │    └── StoreFullError               the disk or the quota is full
           ├── StoreCorruptError                 the file is no store, or is damaged
           ├── StoreVersionError                 the store was written by a newer release
-          └── UnknownIdError     (ValueError)   no such rollout, attempt, span or resources
+          ├── UnknownIdError     (ValueError)   no such rollout, attempt, span or resources
+          ├── TransitionError    (ValueError)   a status cannot follow the one that is there
+          │    └── StaleAttemptError            a later attempt has taken over
+          └── AccessError                       the server wants another token, or refuses the request
 
 Every message is one sentence that says what to do. Capture never raises any of them into a traced program.
 """
@@ -27,9 +30,10 @@ class SettingError(AgentLightningError, ValueError):
 class MissingExtraError(AgentLightningError, ImportError):
     """An optional package is needed; the message holds the command that installs it."""
 
-    def __init__(self, extra: str, feature: str) -> None:
-        """Say that *feature* needs the optional dependencies called *extra*."""
-        super().__init__(f"{feature} needs an optional package: pip install 'agentlightning[{extra}]'")
+    def __init__(self, extra: str, feature: str, remedy: str | None = None) -> None:
+        """Say that *feature* needs the optional dependencies called *extra*, or what to do where none would help."""
+        message = f"{feature} needs an optional package: pip install 'agentlightning[{extra}]'"
+        super().__init__(f"{feature} is not part of this release: {remedy}" if remedy else message)
         self.extra = extra
 
 
@@ -55,3 +59,15 @@ class StoreVersionError(StoreError):
 
 class UnknownIdError(StoreError, ValueError):
     """No rollout, attempt, span or resources of this id is in the store."""
+
+
+class TransitionError(StoreError, ValueError):
+    """The new status of a rollout or attempt cannot follow the one it has; nothing was changed."""
+
+
+class StaleAttemptError(TransitionError):
+    """A later attempt of the rollout exists, so this one no longer decides anything; stop working on it."""
+
+
+class AccessError(StoreError):
+    """The server refused: no token, a wrong or expired one, or one without the needed scope."""

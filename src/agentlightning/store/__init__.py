@@ -8,15 +8,24 @@ from agentlightning._internal.lazy import lazy_names
 
 if TYPE_CHECKING:
     from agentlightning.store.base import UNSET, LightningStore
+    from agentlightning.store.memory import InMemoryLightningStore
     from agentlightning.store.sql.manager import SqliteLightningStore
     from agentlightning.store.url import default_store_url, open_store
 
-__all__ = ["UNSET", "LightningStore", "SqliteLightningStore", "default_store_url", "open_store"]
+__all__ = [
+    "UNSET",
+    "InMemoryLightningStore",
+    "LightningStore",
+    "SqliteLightningStore",
+    "default_store_url",
+    "open_store",
+]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "UNSET": "agentlightning.store.base",
+        "InMemoryLightningStore": "agentlightning.store.memory",
         "LightningStore": "agentlightning.store.base",
         "SqliteLightningStore": "agentlightning.store.sql.manager",
         "default_store_url": "agentlightning.store.url",

@@ -5,10 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final
 
+from agentlightning.store.lifecycle import FINISHED, QUEUEING
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from opentelemetry.sdk.trace import ReadableSpan
+    from typing_extensions import Self
 
     from agentlightning.types.core import (
         Attempt,
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
         RolloutStatus,
         TaskInput,
     )
-    from agentlightning.types.query import SpanRow
+    from agentlightning.types.query import RolloutFilter, SpanRow, StoreStatistics
     from agentlightning.types.record import WriteBatch, WriteResult
     from agentlightning.types.resources import NamedResources, ResourcesUpdate
     from agentlightning.types.tracer import Span
@@ -41,13 +44,34 @@ class Unset:
 UNSET: Final = Unset()
 """Argument that was not given: leave the field as it is."""
 
+DEFAULT_POLL_S: Final = 0.5
+"""Longest time after which a waiter looks again for what other processes did; this process wakes it at once."""
+
+
+def is_queuing(rollout: Rollout) -> bool:
+    """Tell whether *rollout* waits in the queue."""
+    return rollout.status in QUEUEING
+
+
+def is_running(rollout: Rollout) -> bool:
+    """Tell whether an attempt of *rollout* is claimed or at work."""
+    return rollout.status in {"preparing", "running"}
+
+
+def is_finished(rollout: Rollout) -> bool:
+    """Tell whether *rollout* came to one of its three ends."""
+    return rollout.status in FINISHED
+
 
 class LightningStore(ABC):
     """Rollouts, their attempts and spans, and resources, for one project.
 
     All methods but ``write_batch`` are coroutines. An attempt id may be ``latest`` where a method reads or updates.
-    Every method may raise ``StoreError``; an unknown id is an ``UnknownIdError``, which is also a ``ValueError``.
-    Times are seconds since the epoch.
+    Every method may raise ``StoreError``; an unknown id is an ``UnknownIdError``, a status that cannot follow the one
+    that is there a ``TransitionError``; both are a ``ValueError`` too. Times are seconds since the epoch.
+
+    Before it reads or writes, every method looks for attempts that are overdue: longer than ``timeout_seconds`` since
+    their start, or longer than ``unresponsive_seconds`` or the lease of their claim without a heartbeat.
     """
 
     project: str
@@ -76,13 +100,82 @@ class LightningStore(ABC):
         config: RolloutConfig | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> AttemptedRollout:
-        """Create a rollout that is ``preparing``, with its first attempt; it is never in the queue."""
+        """Create a rollout that is ``preparing``, with its first attempt; it is never in the queue.
+
+        Without *resources_id* it gets the project's latest resources.
+        """
+
+    @abstractmethod
+    async def enqueue_rollout(
+        self,
+        input: TaskInput,  # noqa: A002 - a name of the public API
+        mode: RolloutMode | None = None,
+        resources_id: str | None = None,
+        config: RolloutConfig | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> Rollout:
+        """Put a new rollout at the end of the project's queue; arguments as in ``start_rollout``."""
+
+    @abstractmethod
+    async def enqueue_rollouts(
+        self,
+        inputs: Sequence[TaskInput],
+        mode: RolloutMode | None = None,
+        resources_id: str | None = None,
+        config: RolloutConfig | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> list[Rollout]:
+        """Put a rollout for each input at the end of the queue, in their order; after an error, none of them."""
+
+    @abstractmethod
+    async def dequeue_rollout(
+        self, *, worker_id: str | None = None, lease_s: float | None = None
+    ) -> AttemptedRollout | None:
+        """Claim the oldest rollout of the queue with a new attempt, ``preparing``; None when the queue is empty.
+
+        No two callers get the same attempt.
+
+        Args:
+            worker_id: Who claims it.
+            lease_s: Longest time without a span or ``heartbeat``; afterwards the attempt is ``unresponsive``, and
+                the rollout goes on as its configuration says. None: only the configuration decides.
+        """
+
+    @abstractmethod
+    async def start_attempt(self, rollout_id: str) -> AttemptedRollout:
+        """Make a further attempt, whatever ``max_attempts`` says; the rollout leaves the queue and is ``preparing``.
+
+        Raises:
+            UnknownIdError: No such rollout.
+        """
+
+    @abstractmethod
+    async def heartbeat(self, rollout_id: str, attempt_id: str) -> Attempt:
+        """Note that an attempt is alive, which renews its lease; it counts like a span.
+
+        Raises:
+            StaleAttemptError: A later attempt exists: the worker should stop.
+            UnknownIdError: No such rollout or attempt.
+        """
+
+    @abstractmethod
+    async def wait_for_rollouts(self, *, rollout_ids: list[str], timeout: float | None = None) -> list[Rollout]:
+        """Wait until all these rollouts are finished and return those that are, in the order of *rollout_ids*.
+
+        Args:
+            rollout_ids: Ids; unknown ones are ignored.
+            timeout: Longest wait in seconds; 0 or less does not wait, None waits for ever.
+        """
 
     @abstractmethod
     async def query_rollouts(
-        self, *, status: Sequence[RolloutStatus] | None = None, rollout_ids: Sequence[str] | None = None
+        self,
+        *,
+        status: Sequence[RolloutStatus] | None = None,
+        rollout_ids: Sequence[str] | None = None,
+        where: RolloutFilter | None = None,
     ) -> list[Rollout]:
-        """Return the project's rollouts, oldest first, of these statuses and ids (None: all)."""
+        """Return the project's rollouts, oldest first, of these statuses and ids (None: all), narrowed by *where*."""
 
     @abstractmethod
     async def query_newest_rollouts(self, limit: int = 20, offset: int = 0, *, children: bool = False) -> list[Rollout]:
@@ -123,7 +216,15 @@ class LightningStore(ABC):
         config: RolloutConfig | Unset = UNSET,
         metadata: dict[str, Any] | Unset | None = UNSET,
     ) -> Rollout:
-        """Change the fields that are given and return the rollout; a finished status sets its ``end_time``."""
+        """Change the fields that are given and return the rollout.
+
+        A finished status sets ``end_time`` and wakes who waits, a queueing one puts it at the end of the queue unless
+        it is there already, every other one takes it out.
+
+        Raises:
+            UnknownIdError: No such rollout.
+            TransitionError: It is finished and would get another status than a queueing one.
+        """
 
     @abstractmethod
     async def update_attempt(
@@ -135,15 +236,32 @@ class LightningStore(ABC):
         last_heartbeat_time: float | Unset = UNSET,
         metadata: dict[str, Any] | Unset | None = UNSET,
     ) -> Attempt:
-        """Change the fields that are given and return the attempt; the latest one passes its status on."""
+        """Change the fields that are given and return the attempt.
+
+        The latest attempt passes its status on: ``preparing``, ``running`` and ``succeeded`` as they are; ``failed``,
+        ``timeout`` and ``unresponsive`` queue the rollout again when its configuration says so and attempts are left,
+        else it is ``failed``. A status that the attempt has already changes nothing.
+
+        Raises:
+            UnknownIdError: No such rollout or attempt.
+            StaleAttemptError: A status for an attempt that was followed by another.
+            TransitionError: Another status for an attempt that is over.
+        """
 
     @abstractmethod
     async def add_span(self, span: Span) -> Span:
         """Insert *span* by the key rule and return it as it is stored; it counts as a heartbeat.
 
+        The key is ``(trace_id, span_id)``: absent, it is inserted; open, replaced by its end; ended, never changed.
+        Its ``sequence_id`` is kept when it is 1 or more, and raises the rollout's counter; 0 takes the next number.
+
         Raises:
             UnknownIdError: No such rollout or attempt.
         """
+
+    @abstractmethod
+    async def add_spans(self, spans: Sequence[Span]) -> list[Span]:
+        """Insert spans as ``add_span`` does, in one transaction, and return them as they are stored, in their order."""
 
     @abstractmethod
     async def add_otel_span(
@@ -180,12 +298,42 @@ class LightningStore(ABC):
         """Return a snapshot, or None."""
 
     @abstractmethod
-    async def get_latest_resources(self) -> ResourcesUpdate | None:
-        """Return the project's latest snapshot, or None."""
+    async def get_latest_resources(self, name: str | None = None) -> ResourcesUpdate | None:
+        """Return the project's latest snapshot, or the latest that holds a resource called *name*; None without one."""
+
+    @abstractmethod
+    async def find_attempt_of_trace(self, trace_id: str) -> tuple[str, str] | None:
+        """Return rollout and attempt id of the newest attempt with a span of this trace, or None."""
+
+    @abstractmethod
+    async def delete_rollouts(self, rollout_ids: Sequence[str]) -> int:
+        """Delete rollouts with their attempts, spans and the rollouts inside them; return how many rollouts went.
+
+        Unknown ids are ignored. A worker that still sends spans of one makes an implicit rollout of the same id.
+        """
+
+    @abstractmethod
+    async def prune(self, *, before: float | None = None, keep: int | None = None) -> int:
+        """Delete what retention no longer wants of the project and return how many rollouts went.
+
+        Rollouts that wait or that gave a sign of life within the last day stay unless they are finished.
+
+        Args:
+            before: Only rollouts whose last sign of life is older than this time.
+            keep: The newest so many top-level rollouts stay in any case.
+        """
+
+    @abstractmethod
+    async def statistics(self) -> StoreStatistics:
+        """Count what the store holds; takes a second for some ten million spans."""
+
+    @abstractmethod
+    def with_project(self, project: str) -> Self:
+        """Return a handle on the same store for *project*; closing one closes both."""
 
     def after_fork(self) -> None:  # noqa: B027 - most stores have nothing to do
         """Make the store usable in a forked child; called there before anything else."""
 
     @abstractmethod
-    def close(self) -> None:
+    def close(self) -> object:
         """Give up files and connections; a later call opens them again. Thread-safe, a second call does nothing."""

@@ -24,6 +24,6 @@ class SpanWriter(Protocol):
         """Make the writer usable in a forked child."""
         ...
 
-    def close(self) -> None:
-        """Give up files and connections; a later call opens them again."""
+    def close(self) -> object:
+        """Give up files and connections; a later call opens them again. What it returns is of no interest."""
         ...

@@ -6,6 +6,8 @@ read a rollout of 30,000 spans.
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 
@@ -63,3 +65,42 @@ class SpanRow(msgspec.Struct, kw_only=True, gc=False):
     status_description: str | None
     process: str
     facts: SpanFacts
+
+
+class RolloutFilter(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
+    """Which rollouts a query returns, and which part of them; every field narrows, None does not."""
+
+    modes: list[str] | None = None
+    start_after: float | None = None
+    """Only rollouts that started at this time (seconds since the epoch) or later."""
+    start_before: float | None = None
+    """Only rollouts that started before this time."""
+    metadata: dict[str, Any] | None = None
+    """Top-level keys of the metadata with the value that each must have: text, number, boolean or None."""
+    text: str | None = None
+    """Text that input or metadata, as JSON, contain; upper and lower case of ASCII letters are the same."""
+    limit: int | None = None
+    """At most so many; None for all."""
+    offset: int = 0
+    """So many of the matching ones are skipped."""
+    newest_first: bool = False
+
+
+class StoreStatistics(msgspec.Struct, kw_only=True, frozen=True):
+    """What a store holds."""
+
+    rollouts: int
+    """Rollouts of all projects."""
+    attempts: int
+    spans: int
+    """Ended and open spans of all projects."""
+    resources: int
+    queued: int
+    """Rollouts of the handle's project that wait to be claimed."""
+    statuses: dict[str, int]
+    """How many rollouts of the handle's project have each status."""
+    size_bytes: int
+    """Size of the data, on disk or in memory."""
+    evicted_rollouts: int = 0
+    """Rollouts that a bounded store has thrown away to make room, since it was opened."""
+    evicted_spans: int = 0

@@ -51,6 +51,10 @@ class Connector(Protocol):
         """Begin a transaction that only reads, on one state of the data; never waits for writers."""
         ...
 
+    def size_bytes(self) -> int:
+        """Return how much room the data take."""
+        ...
+
     def after_fork(self) -> None:
         """Make the connector usable in a forked child, without touching the parent's connections."""
         ...

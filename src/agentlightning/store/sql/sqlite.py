@@ -87,11 +87,10 @@ class SqliteConnector:
 
     def _check_and_migrate(self) -> None:
         connection = self._connection(writing=True)
-        version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-        application: int = connection.execute("PRAGMA application_id").fetchone()[0]
+        version, application, tables = _header(connection)
         newest = migrations()[-1][0]
         if application != APPLICATION_ID:
-            if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            if tables:
                 msg = f"{self.path} is a database of another program; name another file with --store or AGL_STORE"
                 raise StoreCorruptError(msg)
         elif version == newest:
@@ -102,7 +101,7 @@ class SqliteConnector:
                 "upgrade agentlightning or name another file with --store or AGL_STORE"
             )
             raise StoreVersionError(msg)
-        _set_wal(connection)
+        self._set_journal(connection)
         with self.write():
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             for number, script in migrations():
@@ -111,6 +110,10 @@ class SqliteConnector:
                         connection.execute(statement)
                     connection.execute(f"PRAGMA user_version = {number}")
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+    def _set_journal(self, connection: sqlite3.Connection) -> None:
+        """Choose how commits reach the disk."""
+        _set_wal(connection)
 
     def _connection(self, *, writing: bool) -> sqlite3.Connection:
         if self._pid != os.getpid():
@@ -148,13 +151,18 @@ class SqliteConnector:
             connection = self._connection(writing=True)
             _begin_immediate(connection)
             try:
-                yield SqliteTransaction(connection)
+                transaction = SqliteTransaction(connection)
+                yield transaction
+                self._before_commit(transaction)
                 connection.execute("COMMIT")
             except BaseException:
                 with contextlib.suppress(sqlite3.Error):
                     if connection.in_transaction:
                         connection.execute("ROLLBACK")
                 raise
+
+    def _before_commit(self, transaction: SqliteTransaction) -> None:
+        """Look at a transaction that is about to be committed; what this raises rolls it back."""
 
     @contextmanager
     def read(self) -> Generator[SqliteTransaction, None, None]:
@@ -167,6 +175,11 @@ class SqliteConnector:
             finally:
                 with contextlib.suppress(sqlite3.Error):
                     connection.execute("ROLLBACK")
+
+    def size_bytes(self) -> int:
+        """Return the size of the file and its log."""
+        files = (self.path, self.path.with_name(self.path.name + "-wal"))
+        return sum(file.stat().st_size for file in files if file.exists())
 
     def close(self) -> None:
         """Close the connections; the last process to do so folds the log into the file."""
@@ -223,6 +236,17 @@ def _statements(script: str) -> list[str]:
             statements.append(pending)
             pending = ""
     return statements
+
+
+def _header(connection: sqlite3.Connection) -> tuple[int, int, int]:
+    """Return schema version, application id and number of tables, all of one moment: others may be making the file."""
+    connection.execute("BEGIN")
+    try:
+        queries = ("PRAGMA user_version", "PRAGMA application_id", "SELECT count(*) FROM sqlite_master")
+        version, application, tables = (int(connection.execute(query).fetchone()[0]) for query in queries)
+    finally:
+        connection.execute("ROLLBACK")
+    return version, application, tables
 
 
 def _set_wal(connection: sqlite3.Connection) -> None:

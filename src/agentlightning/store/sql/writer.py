@@ -8,7 +8,9 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from agentlightning._internal.clock import now_ns
+from agentlightning.errors import UnknownIdError
 from agentlightning.store.pack import dump_attributes, to_json
+from agentlightning.store.sql.changes import end_attempts, find_attempts, note_signs_of_life, retire_overdue
 from agentlightning.store.sql.sqlite import SqliteConnector
 from agentlightning.types.record import ResourceRecord, RolloutStart, WriteResult
 from agentlightning.view.facts import facts
@@ -18,10 +20,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agentlightning.store.sql.connector import Connector, Transaction
-    from agentlightning.types.record import AttemptEnd, SpanRecord, WriteBatch
+    from agentlightning.types.record import SpanRecord, WriteBatch
 
-_SEQUENCE = 5
-"""Place of ``sequence_id`` in a row of spans."""
+_ROLLOUT, _SEQUENCE = 3, 5
+"""Places of ``rollout_id`` and ``sequence_id`` in a row of spans."""
 
 
 class BatchWriter:
@@ -46,6 +48,10 @@ class BatchWriter:
         with self._lock:
             return self._write(batch)
 
+    def after_fork(self) -> None:
+        """Make the writer usable in a child: another thread may have held the lock when the parent forked."""
+        self._lock = threading.Lock()
+
     def _write(self, batch: WriteBatch) -> WriteResult:
         ended = sorted((span for span in batch.spans if span.end_ns is not None), key=lambda span: span.counter)
         # All that needs no transaction is done before it, so that other processes wait as little as possible.
@@ -54,16 +60,48 @@ class BatchWriter:
         starts = [*batch.starts, *self._unannounced(batch)]
         new_sources = self._sources.unwritten()
         with self._connector.write() as transaction:
+            retire_overdue(transaction, now_ns())
             _start(transaction, starts)
             transaction.run_rows("add_sources", [row for _, row in new_sources])
             _number(transaction, ended, ended_rows, batch.project)
             stored = transaction.run_rows("add_ended_spans", ended_rows)
             transaction.run_rows("add_open_spans", open_rows)
-            _beat(transaction, batch.spans)
-            _end(transaction, batch.ends)
+            note_signs_of_life(transaction, {span.attempt_id for span in batch.spans}, now_ns())
+            end_attempts(transaction, batch.ends)
         self._known_attempts.update(start.attempt_id for start in starts)
         self._sources.written.update(source_id for source_id, _ in new_sources)
         return WriteResult(stored=stored, duplicate=len(ended) - stored)
+
+    def add(self, spans: Sequence[SpanRecord], sequence_ids: Sequence[int]) -> int:
+        """Write spans of known attempts in one transaction, each with its own number; return how many were stored.
+
+        A number of 0 takes the next one of the rollout; an open span without a number is a note.
+
+        Raises:
+            UnknownIdError: A rollout or attempt is unknown; nothing was written.
+            StoreError: Nothing was written.
+        """
+        with self._lock:
+            rows = [self._row(span) for span in spans]
+            for row, sequence_id in zip(rows, sequence_ids, strict=True):
+                row[_SEQUENCE] = max(0, sequence_id)
+            given = [row for row in rows if row[_SEQUENCE]]
+            unnumbered = [(span, row) for span, row in zip(spans, rows, strict=True) if not row[_SEQUENCE]]
+            ended = [pair for pair in unnumbered if pair[0].end_ns is not None]
+            notes = [row for span, row in unnumbered if span.end_ns is None]
+            new_sources = self._sources.unwritten()
+            with self._connector.write() as transaction:
+                retire_overdue(transaction, now_ns())
+                _check_attempts(transaction, spans)
+                transaction.run_rows("add_sources", [row for _, row in new_sources])
+                for row in given:
+                    transaction.run("raise_sequence", (row[_ROLLOUT], row[_SEQUENCE]))
+                _number(transaction, [span for span, _ in ended], [row for _, row in ended], "")
+                stored = transaction.run_rows("add_ended_spans", [*given, *(row for _, row in ended)])
+                stored += transaction.run_rows("add_open_spans", notes)
+                note_signs_of_life(transaction, {span.attempt_id for span in spans}, now_ns())
+            self._sources.written.update(source_id for source_id, _ in new_sources)
+            return stored
 
     def _unannounced(self, batch: WriteBatch) -> list[RolloutStart]:
         """Return starts for the spans of attempts that this writer has not seen; existing ones are left alone."""
@@ -140,7 +178,7 @@ class SqliteWriter:
     def after_fork(self) -> None:
         """Make the writer usable in a forked child."""
         self._connector.after_fork()
-        self._writer = BatchWriter(self._connector)
+        self._writer.after_fork()
 
     def close(self) -> None:
         """Close the connection; a later batch opens it again."""
@@ -187,6 +225,7 @@ def _rollout_row(start: RolloutStart) -> tuple[object, ...]:
         "{}",
         to_json(start.metadata or None),
         to_json(start.input),
+        None,
     )
 
 
@@ -211,16 +250,10 @@ def _number(transaction: Transaction, ended: list[SpanRecord], rows: list[list[o
         following[span.rollout_id] += 1
 
 
-def _beat(transaction: Transaction, spans: Sequence[SpanRecord]) -> None:
-    """Note the newest sign of life of each attempt."""
-    newest: dict[str, int] = {}
+def _check_attempts(transaction: Transaction, spans: Sequence[SpanRecord]) -> None:
+    known = find_attempts(transaction, {span.attempt_id for span in spans})
     for span in spans:
-        newest[span.attempt_id] = max(newest.get(span.attempt_id, 0), span.end_ns or span.start_ns)
-    if newest:
-        transaction.run("beat_attempts", (to_json(newest),))
-
-
-def _end(transaction: Transaction, ends: Sequence[AttemptEnd]) -> None:
-    for end in ends:
-        transaction.run("end_attempt", (end.attempt_id, end.status, end.end_ns, to_json(end.metadata)))
-        transaction.run("end_rollout_of_attempt", (end.attempt_id, end.status, end.end_ns))
+        found = known.get(span.attempt_id)
+        if found is None or found.attempt.rollout_id != span.rollout_id:
+            msg = f"there is no attempt {span.attempt_id!r} of a rollout {span.rollout_id!r}"
+            raise UnknownIdError(msg)

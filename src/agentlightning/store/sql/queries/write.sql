@@ -6,7 +6,7 @@ INSERT OR IGNORE INTO projects (project, created_ns) VALUES (?, ?);
 -- name: start_rollouts
 -- A real rollout replaces an implicit one of the same id; anything else stays as it is.
 INSERT INTO rollouts (rollout_id, project, status, mode, resources_id, parent_rollout_id, implicit, start_ns, config,
-                      metadata, input)
+                      metadata, input, queue_place)
 VALUES {rows}
 ON CONFLICT (rollout_id) DO UPDATE SET
     project = excluded.project, mode = excluded.mode, resources_id = excluded.resources_id,
@@ -23,21 +23,17 @@ ON CONFLICT DO NOTHING;
 INSERT OR IGNORE INTO sources (source_id, process, scope_name, scope_version, schema_url, resource) VALUES {rows};
 
 -- name: reserve_sequences
--- ?1 is a JSON object: rollout id -> how many ended spans. A span is a sign of life, so a waiting rollout now runs.
-UPDATE rollouts SET
-    last_sequence = last_sequence + (SELECT value FROM json_each(?1) WHERE key = rollout_id),
-    status = CASE WHEN status IN ('queuing', 'preparing', 'requeuing') THEN 'running' ELSE status END
+-- ?1 is a JSON object: rollout id -> how many spans.
+UPDATE rollouts SET last_sequence = last_sequence + (SELECT value FROM json_each(?1) WHERE key = rollout_id)
 WHERE rollout_id IN (SELECT key FROM json_each(?1));
 
 -- name: last_sequences
 SELECT rollout_id, last_sequence FROM rollouts WHERE rollout_id IN (SELECT key FROM json_each(?1));
 
 -- name: beat_attempts
--- ?1 is a JSON object: attempt id -> time of the newest span.
-UPDATE attempts SET
-    heartbeat_ns = max(coalesce(heartbeat_ns, 0), (SELECT value FROM json_each(?1) WHERE key = attempt_id)),
-    status = CASE WHEN status IN ('preparing', 'unresponsive') THEN 'running' ELSE status END
-WHERE attempt_id IN (SELECT key FROM json_each(?1));
+-- ?1 is a JSON array of attempt ids.
+UPDATE attempts SET heartbeat_ns = max(coalesce(heartbeat_ns, 0), ?2)
+WHERE attempt_id IN (SELECT value FROM json_each(?1));
 
 -- name: add_ended_spans
 -- Ended spans: absent -> insert; open -> replaced; ended -> never changed.
@@ -58,13 +54,3 @@ INSERT INTO spans (trace_id, span_id, parent_id, rollout_id, attempt_id, sequenc
                    status_code, status_description, source_id, facts, trace_state, links, events, attributes, packed)
 VALUES {rows}
 ON CONFLICT (trace_id, span_id) DO NOTHING;
-
--- name: end_attempt
-UPDATE attempts SET status = ?2, end_ns = ?3, metadata = json_patch(coalesce(nullif(metadata, 'null'), '{}'), ?4)
-WHERE attempt_id = ?1;
-
--- name: end_rollout_of_attempt
--- Only the latest attempt decides about its rollout.
-UPDATE rollouts SET status = ?2, end_ns = ?3
-WHERE rollout_id = (SELECT rollout_id FROM attempts WHERE attempt_id = ?1)
-  AND ?1 = (SELECT a.attempt_id FROM attempts a WHERE a.rollout_id = rollouts.rollout_id ORDER BY a.number DESC LIMIT 1);
