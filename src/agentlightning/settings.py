@@ -126,6 +126,9 @@ FLUSH_TIMEOUT_S = Setting("AGL_FLUSH_TIMEOUT_S", float, default=2.0, minimum=0, 
 QUEUE_BYTES = Setting("AGL_QUEUE_BYTES", int, default=16 * 2**20, minimum=2**16)
 """Bound of the queue between the program and the worker thread, in bytes of heap (an estimate)."""
 
+SPILL_BYTES = Setting("AGL_SPILL_BYTES", int, default=512 * 2**20, minimum=0)
+"""Most bytes on disk of spans that a store cannot take now; beyond them the oldest are dropped. 0: nothing is spilled."""
+
 MEMORY_THRESHOLD = Setting("AGL_MEMORY_THRESHOLD", int, default=100 * 2**20, minimum=2**20)
 """Bound in bytes of everything that capture holds in memory."""
 

@@ -10,7 +10,8 @@ from agentlightning.cli.figures import to_metadata
 from agentlightning.cli.text import count, dollars, plural
 from agentlightning.errors import StoreError
 from agentlightning.pipeline.ledger import Account, read_accounts, remove_folder
-from agentlightning.store.url import open_store
+from agentlightning.pipeline.spill import replay_spill
+from agentlightning.store.url import open_store, open_writer
 from agentlightning.view.cost import price
 from agentlightning.view.summary import Summary, summary
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agentlightning.store.base import LightningStore
+
+_REPLAY_S = 5.0
+"""Longest time that the end of the command works on what the store could not take before."""
 
 
 def report(url: str | None, rollout_id: str, folder: Path | None, *, named: str | None) -> str:
@@ -29,6 +33,10 @@ def report(url: str | None, rollout_id: str, folder: Path | None, *, named: str 
         folder: Where its processes keep their counters; deleted once they are in the store.
         named: ``--store`` as the user gave it, repeated in the command that shows the trace.
     """
+    try:
+        replay_spill(open_writer(url), timeout_s=_REPLAY_S)
+    except StoreError:
+        pass  # the same error is reported below
     account, alive = read_accounts(folder) if folder else (Account(), 0)
     try:
         store = open_store(url)
@@ -39,8 +47,10 @@ def report(url: str | None, rollout_id: str, folder: Path | None, *, named: str 
     lines = [f"agl: {_figures(found, account)} · {_show_command(rollout_id, named)}"]
     if alive:
         lines.append(f"agl: {plural(alive, 'process', 'processes')} of this run still work and go on recording")
+    if account.spilled:
+        lines.append(f"agl: {plural(account.spilled, 'span')} could not be stored yet and will be by the next run")
     lines.extend(_unreached(folder, account))
-    if folder is not None and not alive:
+    if folder is not None and not alive and not account.waiting:
         remove_folder(folder)
     return "\n".join(lines)
 

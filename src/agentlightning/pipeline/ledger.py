@@ -2,6 +2,11 @@
 
 ``produced = stored + duplicate + waiting + sum(lost)``. The counters of a process live in a small mapped file, so that
 they survive its death: what was still waiting then is what was ``killed``.
+
+Spans in spill segments are ``waiting``, also when their process is dead. It counts them as ``spilled``; whoever replays
+them, this process or another, adds what became of them to the ``settled`` counters, under the lock of the spill folder.
+A replay that was killed between the store's commit and the end of its segment is done again; the settled counters never
+pass ``spilled``, so nothing is counted twice.
 """
 
 from __future__ import annotations
@@ -9,6 +14,7 @@ from __future__ import annotations
 import mmap
 import os
 import shutil
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,8 +36,16 @@ REASONS = (
 )
 """Why a span was lost while its process lived; ``killed`` is computed afterwards."""
 
-_NAMES = ("produced", "stored", "duplicate", *REASONS)
-_MAGIC = b"AGLLEDG1"
+_SETTLED = {
+    "stored": "settled_stored",
+    "duplicate": "settled_duplicate",
+    "disk_full": "settled_disk_full",
+    "store_error": "settled_store_error",
+}
+"""What can become of a spilled span, and who counts it."""
+
+_NAMES = ("produced", "stored", "duplicate", *REASONS, "spilled", *_SETTLED.values())
+_MAGIC = b"AGLLEDG2"
 _HEADER = 256
 """Bytes before the counters: magic, then the process key, padded with NUL."""
 _SIZE = _HEADER + 8 * len(_NAMES)
@@ -47,6 +61,8 @@ class Account:
     waiting: int = 0
     lost: dict[str, int] = field(default_factory=dict[str, int])
     """By reason; reasons without a loss are absent."""
+    spilled: int = 0
+    """Those of ``waiting`` that are safe on the disk, in spill segments."""
 
     def __add__(self, other: Account) -> Account:
         """Return the sum of two accounts."""
@@ -57,6 +73,7 @@ class Account:
             self.duplicate + other.duplicate,
             self.waiting + other.waiting,
             lost,
+            self.spilled + other.spilled,
         )
 
     @property
@@ -66,7 +83,7 @@ class Account:
 
 
 class Ledger:
-    """Counters of this process. ``count`` may be called from any thread that holds the caller's own lock."""
+    """Counters of this process; thread-safe, but for ``produced``, whose one user counts under a lock of its own."""
 
     def __init__(self, folder: Path | None) -> None:
         """Count into a new file in *folder* (made when missing, mode 0700), or only in memory for None."""
@@ -80,6 +97,8 @@ class Ledger:
         self._cells = memoryview(buffer)[_HEADER:_SIZE].cast("q")
         self.produced = self._cells[:1]
         """The counter ``produced`` itself: the user's thread sets it, and a call would take longer than that."""
+        # Reentrant: the garbage collector may end a span while its thread counts.
+        self._lock = threading.RLock()
 
     def _map(self, folder: Path) -> mmap.mmap:
         folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -96,8 +115,14 @@ class Ledger:
         return buffer
 
     def count(self, name: str, number: int = 1) -> None:
-        """Add *number* to ``produced``, ``stored``, ``duplicate`` or one of ``REASONS``."""
-        self._cells[_PLACES[name]] += number
+        """Add *number* to ``produced``, ``stored``, ``duplicate``, ``spilled`` or one of ``REASONS``."""
+        with self._lock:
+            self._cells[_PLACES[name]] += number
+
+    def settle(self, outcome: str, number: int) -> None:
+        """Note what became of *number* spilled spans of this process: one of the keys of ``_SETTLED``."""
+        with self._lock:
+            _settle(self._cells, outcome, number)
 
     def account(self) -> Account:
         """Return the counters now."""
@@ -113,14 +138,53 @@ class Ledger:
 _PLACES = {name: place for place, name in enumerate(_NAMES)}
 
 
+def _settle(cells: memoryview, outcome: str, number: int) -> None:
+    open_count = cells[_PLACES["spilled"]] - sum(cells[_PLACES[name]] for name in _SETTLED.values())
+    cells[_PLACES[_SETTLED[outcome]]] += max(0, min(number, open_count))
+
+
 def _account(cells: list[int], *, gone: bool) -> Account:
     values = dict(zip(_NAMES, cells, strict=True))
-    lost = {reason: values[reason] for reason in REASONS if values[reason]}
-    waiting = max(0, values["produced"] - values["stored"] - values["duplicate"] - sum(lost.values()))
-    if gone and waiting:
-        lost["killed"] = waiting
-        waiting = 0
-    return Account(values["produced"], values["stored"], values["duplicate"], waiting, lost)
+    settled = {outcome: values[name] for outcome, name in _SETTLED.items()}
+    lost = {reason: values[reason] + settled.get(reason, 0) for reason in REASONS}
+    lost = {reason: number for reason, number in lost.items() if number}
+    stored, duplicate = values["stored"] + settled["stored"], values["duplicate"] + settled["duplicate"]
+    waiting = max(0, values["produced"] - stored - duplicate - sum(lost.values()))
+    spilled = min(waiting, max(0, values["spilled"] - sum(settled.values())))
+    if gone and waiting > spilled:
+        lost["killed"] = waiting - spilled
+        waiting = spilled
+    return Account(values["produced"], stored, duplicate, waiting, lost, spilled)
+
+
+def settle_file(path: Path, outcome: str, number: int) -> None:
+    """Note in the counters of another process, at *path*, what became of *number* spans that it had spilled.
+
+    A file that is gone or is none of ours is left alone. The counters of a dead process outside ``agl run`` are deleted
+    once nothing of it waits any more. Call it under the lock of the spill folder.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+    except OSError:
+        return
+    try:
+        if os.fstat(descriptor).st_size != _SIZE:
+            return
+        with mmap.mmap(descriptor, _SIZE) as buffer:
+            if buffer[: len(_MAGIC)] != _MAGIC:
+                return
+            with memoryview(buffer) as view, view[_HEADER:_SIZE] as part, part.cast("q") as cells:
+                _settle(cells, outcome, number)
+                gone = is_process_gone(_owner(buffer[:_HEADER]))
+                account = _account(list(cells), gone=gone)
+    finally:
+        os.close(descriptor)
+    if gone and path.parent.name == _DIRECT and not account.waiting and not account.total_lost:
+        path.unlink(missing_ok=True)
+
+
+_DIRECT = "direct"
+"""Folder of the processes that ``agl run`` did not start."""
 
 
 def ledger_folder(store_url: str, attempt_id: str | None) -> Path | None:
@@ -128,21 +192,30 @@ def ledger_folder(store_url: str, attempt_id: str | None) -> Path | None:
     prefix = "sqlite:///"
     if not store_url.startswith(prefix):
         return None
-    return Path(store_url[len(prefix) :] + ".ledger") / (attempt_id or "direct")
+    return Path(store_url[len(prefix) :] + ".ledger") / (attempt_id or _DIRECT)
 
 
 def read_accounts(folder: Path) -> tuple[Account, int]:
-    """Return the sum of all ledgers in *folder*, and how many of their processes are still alive."""
+    """Return the sum of all ledgers in *folder*, and how many of their processes are still alive.
+
+    A file that is none of ours, is damaged or goes away meanwhile is left out.
+    """
     total, alive = Account(), 0
     for path in _ledgers(folder):
-        content = path.read_bytes()
+        try:
+            content = path.read_bytes()
+        except OSError:
+            continue
         if len(content) != _SIZE or not content.startswith(_MAGIC):
             continue
-        key = content[len(_MAGIC) : _HEADER].rstrip(b"\0").decode("utf-8", "replace")
-        gone = is_process_gone(key)
+        gone = is_process_gone(_owner(content))
         alive += not gone
         total += _account(list(memoryview(content)[_HEADER:].cast("q")), gone=gone)
     return total, alive
+
+
+def _owner(content: bytes) -> str:
+    return content[len(_MAGIC) : _HEADER].rstrip(b"\0").decode("utf-8", "replace")
 
 
 def remove_folder(folder: Path) -> None:

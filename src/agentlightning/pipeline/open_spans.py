@@ -23,6 +23,10 @@ class OpenSpans:
         """Forget a span that ended; on the user's thread."""
         self._recent.pop(span_id, None)
 
+    def __bool__(self) -> bool:
+        """Tell whether a span started since the last tick."""
+        return bool(self._recent)
+
     def take(self) -> list[ReadableSpan]:
         """Return the spans that are open now and were not returned before; for the worker."""
         if not self._recent:

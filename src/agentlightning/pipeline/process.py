@@ -25,12 +25,15 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
     from agentlightning.types.protocol import SpanWriter
-    from agentlightning.types.record import AttemptEnd, RolloutStart
+    from agentlightning.types.record import AttemptEnd, RolloutStart, WriteBatch, WriteResult
 
 _FORK_WAIT_S = 1.0
 """Longest time that a fork waits for the worker to finish its step."""
 
 _SIGTERM_FLUSH_S = 1.0
+
+_RESCUE_WAIT_S = 0.5
+"""Longest time that the end of the process waits for the worker to have its records in order."""
 
 
 class Pipeline:
@@ -40,9 +43,7 @@ class Pipeline:
         """Make the parts; the thread starts with the first item, the store is opened by the thread."""
         settings.apply_log_level()
         url = default_store_url()
-        self._default_url = url
-        self._default: SpanWriter | None = None
-        self._default_lock = threading.Lock()
+        self._default: SpanWriter = DefaultWriter(url)
         self._routes: dict[str, SpanWriter] = {}
         self.ledger = Ledger(ledger_folder(url, os.environ.get("AGL_ATTEMPT_ID")))
         self.queue = SpanQueue(settings.get(settings.QUEUE_BYTES), self.ledger)
@@ -54,7 +55,7 @@ class Pipeline:
         """Take a span that ended; O(1)."""
         self.queue.put_ended(span)
         if self._exiting:  # after our exit hook nobody else would wait for the worker
-            self.flush(settings.get(settings.FLUSH_TIMEOUT_S))
+            self.finish(settings.get(settings.FLUSH_TIMEOUT_S))
 
     def started(self, span_id: int, span: ReadableSpan) -> None:
         """Note that a span started; O(1)."""
@@ -85,35 +86,75 @@ class Pipeline:
         """Wait until everything handed over before this call is in its store, or was given up; False on timeout."""
         if self.worker.is_current():
             return True
-        done = threading.Event()
-        self.queue.put(Flush(done))
-        return done.wait(timeout_s)
+        flush = Flush()
+        self.queue.put(flush)
+        self.worker.start()
+        while not self.worker.is_alive() and self.queue.waiting():
+            self.worker.step()  # no thread can be started: the work is done here
+        return flush.wait(timeout_s)
 
     def begin_exit(self) -> None:
         """Flush for the end of the process; every later span is flushed one by one."""
         self._exiting = True
         if self.ledger.account().produced or self.queue.waiting():
-            self.flush(settings.get(settings.FLUSH_TIMEOUT_S))
+            self.finish(settings.get(settings.FLUSH_TIMEOUT_S))
         account = self.ledger.account()
         if account.waiting == 0 and account.total_lost == 0 and not os.environ.get("AGL_ATTEMPT_ID"):
             self.ledger.remove()
+
+    def finish(self, timeout_s: float) -> None:
+        """Flush; what is not in its store after *timeout_s* seconds goes to the disk, for the next process."""
+        if not self.flush(timeout_s):
+            self.worker.rescue(_RESCUE_WAIT_S)
 
     def inherit(self, parent: Pipeline) -> None:
         """In a child: send the attempts that the parent was running to the same stores, over connections of its own."""
         self._routes = parent._routes
         self._default = parent._default
-        for writer in (self._default, *self._routes.values()):
-            if writer is not None:
-                writer.after_fork()
+        for writer in {id(writer): writer for writer in (self._default, *self._routes.values())}.values():
+            writer.after_fork()
+        parent.worker.abandon()
 
     def _route(self, attempt_id: str) -> SpanWriter:
-        writer = self._routes.get(attempt_id)
-        if writer is not None:
-            return writer
-        with self._default_lock:
-            if self._default is None:
-                self._default = open_writer(self._default_url)
-            return self._default
+        return self._routes.get(attempt_id, self._default)
+
+
+class DefaultWriter:
+    """The default store, opened by the first batch, and again after that failed. Thread-safe."""
+
+    def __init__(self, url: str) -> None:
+        """Write to the store at *url*, which is not touched yet."""
+        self._url = url
+        self._writer: SpanWriter | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def url(self) -> str | None:
+        """URL of the store."""
+        return self._url
+
+    def write_batch(self, batch: WriteBatch) -> WriteResult:
+        """Write a batch.
+
+        Raises:
+            StoreError: The store cannot be opened or written.
+        """
+        with self._lock:
+            if self._writer is None:
+                self._writer = open_writer(self._url)
+        return self._writer.write_batch(batch)
+
+    def after_fork(self) -> None:
+        """Make the writer usable in a forked child."""
+        self._lock = threading.Lock()
+        if self._writer is not None:
+            self._writer.after_fork()
+
+    def close(self) -> None:
+        """Close the store; a later batch opens it again."""
+        with self._lock:
+            if self._writer is not None:
+                self._writer.close()
 
 
 class _Process:
@@ -239,5 +280,9 @@ def _flush_from_signal(pipeline: Pipeline) -> None:
     """Wait for the worker without taking a lock that the interrupted main thread may hold."""
     deadline = time.monotonic() + _SIGTERM_FLUSH_S
     pipeline.queue.wake.set()
-    while time.monotonic() < deadline and pipeline.ledger.account().waiting:
+    while time.monotonic() < deadline:
+        account = pipeline.ledger.account()
+        if account.waiting <= account.spilled:
+            return
         time.sleep(0.005)
+    pipeline.worker.rescue(0.0)

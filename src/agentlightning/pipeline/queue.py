@@ -10,6 +10,8 @@ import msgspec
 from opentelemetry.sdk.trace import ReadableSpan
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from agentlightning.pipeline.ledger import Ledger
     from agentlightning.types.record import AttemptEnd, RolloutStart
 
@@ -33,10 +35,24 @@ class OpenSpan(msgspec.Struct, frozen=True):
     span: ReadableSpan
 
 
-class Flush(msgspec.Struct, frozen=True):
-    """Set *done* when everything before it has been delivered or given up."""
+class Flush:
+    """Somebody waits until everything before it has been delivered, or has been given up for now."""
 
-    done: threading.Event
+    def __init__(self) -> None:
+        """Begin to wait."""
+        self._done = threading.Event()
+        self._is_delivered = False
+        self.is_tried = False
+        """Whether the stores were tried for it once; afterwards it keeps to their pauses."""
+
+    def resolve(self, *, delivered: bool) -> None:
+        """Let the waiting thread go on."""
+        self._is_delivered = delivered
+        self._done.set()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Return whether everything was delivered within *timeout_s* seconds."""
+        return self._done.wait(timeout_s) and self._is_delivered
 
 
 Item = Any
@@ -56,12 +72,16 @@ class SpanQueue:
         self._max_bytes = max_bytes
         self._item_bytes = float(_FIRST_GUESS_BYTES)
         self._room = int(max_bytes / _FIRST_GUESS_BYTES)
-        self._half = self._room // 2
-        self._lock = threading.Lock()
+        self._half = max(1, self._room // 2)
+        # Reentrant: a signal handler, or the garbage collector, may end a span in a thread that is in here.
+        self._lock = threading.RLock()
         self._drained = threading.Condition(self._lock)
         self._counter = 0
         self._spans = 0
         self._shedding = False
+        self._pressed = False
+        self.on_pressure: Callable[[], None] = _do_nothing
+        """Called when the queue has become half full; must be quick."""
         self.urgent = False
         """Somebody waits for what is in the queue, or it is half full: the worker must not pause."""
         self.sleeping = True
@@ -73,20 +93,32 @@ class SpanQueue:
         O(1). Only when the queue is full it waits, up to 0.1 s in all until there is room again: a store that hangs
         delays the program once and not for every span.
         """
+        press = False
         with self._lock:
+            fits = self._spans < self._room or self._wait_for_room()
             self._counter = counter = self._counter + 1
             self._produced[0] = counter
-            if self._spans >= self._room and not self._wait_for_room():
+            if not fits:
                 self._ledger.count("queue_full")
                 return False
             self._spans += 1
             self._items.append(EndedSpan(counter, span))
             wake = self.sleeping
-            if self._spans >= self._half and not self.urgent:
-                wake = self.urgent = True
+            if self._spans >= self._half:
+                press = not self._pressed
+                if press or not self.urgent:
+                    wake = self.urgent = self._pressed = True
         if wake:
             self.wake.set()
+            if press:
+                self.on_pressure()
         return True
+
+    def is_pressed(self) -> bool:
+        """Tell whether the queue is half full; once that was denied, ``on_pressure`` is called again when it is."""
+        with self._lock:
+            self._pressed = self._spans >= self._half
+            return self._pressed
 
     def put(self, item: OpenSpan | RolloutStart | AttemptEnd | Flush) -> None:
         """Take something that is not a finished span; never waits, never drops."""
@@ -106,8 +138,9 @@ class SpanQueue:
         return False
 
     def take(self, limit: int) -> list[Item]:
-        """Return up to *limit* items, oldest first; for the worker."""
+        """Return up to *limit* items, or half of what fits where spans are large, oldest first; for the worker."""
         with self._lock:
+            limit = min(limit, self._half)
             if len(self._items) <= limit:
                 taken = list(self._items)
                 self._items.clear()
@@ -132,3 +165,7 @@ class SpanQueue:
     def waiting(self) -> int:
         """Return how many items wait."""
         return len(self._items)
+
+
+def _do_nothing() -> None:
+    """Nobody listens."""

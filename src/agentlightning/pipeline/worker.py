@@ -1,4 +1,7 @@
-"""The worker thread: takes what waits every 50 ms, makes records of it, and delivers them to their stores."""
+"""The worker thread: takes what waits every 50 ms, makes records of it, and delivers them to their stores.
+
+A second thread watches it: while a store holds the worker up, it brings what comes in meanwhile to the disk.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +32,24 @@ TICK_S = 0.05
 BATCH_SPANS = 500
 """Most spans in one transaction; a longer one would keep other processes waiting."""
 
+_BATCH_BYTES = 8 * 2**20
+"""Most bytes of texts in one transaction, passed by one span at most."""
+
 _IDLE_TICKS = 20
 """After so many empty ticks the worker sleeps until it is woken."""
 
+_WATCH_S = 0.25
+"""How often the second thread looks while the worker is awake."""
+
+_STUCK_S, _STUCK_PRESSED_S = 1.0, 0.1
+"""A delivery that takes longer has the worker stuck; the second holds when the queue is half full."""
+
+_AGAIN_S = 0.2
+"""Pause after the worker thread failed as a whole."""
+
 
 class Worker:
-    """One daemon thread; the only one that converts, redacts, encodes and writes."""
+    """Two daemon threads; the only ones that convert, redact, encode and write."""
 
     def __init__(
         self,
@@ -52,30 +67,57 @@ class Worker:
         self._exporter = Exporter(route, ledger)
         self.busy = threading.RLock()
         """Held while the worker works: a fork waits for it, so that no child inherits a half-done step."""
+        self._order = threading.RLock()
+        """Held from taking items to having them in order behind the earlier ones; not while a store is written."""
+        self._flushes: list[Flush] = []
+        self._delivering_since: float | None = None
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
+        self._watch = threading.Event()
+        queue.on_pressure = self._watch.set
 
     def start(self) -> None:
-        """Start the thread; a second call does nothing while it lives."""
+        """Start the threads; a second call does nothing while they live. Without a thread ``flush`` does the work."""
         if self._thread is not None and self._thread.is_alive():
             return
         with self._starting:
-            if self._thread is None or not self._thread.is_alive():
-                thread = threading.Thread(target=self._run, name="agentlightning-worker", daemon=True)
+            if self._thread is not None and self._thread.is_alive():
+                return
+            if self._thread is not None:
+                failures.note("worker.died", RuntimeError("the worker thread ended"))
+            thread = threading.Thread(target=self._run, name="agentlightning-worker", daemon=True)
+            watcher = threading.Thread(target=self._relieve_when_stuck, name="agentlightning-relief", daemon=True)
+            try:
                 thread.start()
                 self._thread = thread
+                watcher.start()
+            except RuntimeError as error:  # no more threads: the system's limit, or the interpreter is ending
+                failures.note("worker.start", error)
 
     def is_current(self) -> bool:
         """Tell whether the caller is the worker itself, which must not wait for itself."""
         return threading.current_thread() is self._thread
 
+    def is_alive(self) -> bool:
+        """Tell whether the thread runs."""
+        return self._thread is not None and self._thread.is_alive()
+
     def _run(self) -> None:
+        while True:
+            try:
+                self._work()
+            except BaseException as error:  # noqa: BLE001 - SystemExit from a user's __str__ must not end the thread
+                failures.note("worker.died", error)
+                time.sleep(_AGAIN_S)
+
+    def _work(self) -> None:
         idle = 0
         while True:
             idle = 0 if self._drain() or self._exporter.waiting() else idle + 1
             if idle >= _IDLE_TICKS and self._fell_asleep():
                 self._queue.wake.wait()
                 self._queue.sleeping = False
+                self._watch.set()
                 idle = 0
             self._queue.wake.clear()
             # A span that comes after a quiet time is not taken at once either: a burst has the first tick for itself.
@@ -92,8 +134,9 @@ class Worker:
         worked = False
         while True:
             started = time.monotonic()
-            worked = self.step() or worked
-            waiting -= BATCH_SPANS
+            taken = self.step()
+            worked = worked or taken > 0
+            waiting -= max(1, taken)
             if waiting <= 0:
                 return worked
             if not self._queue.urgent:
@@ -102,56 +145,92 @@ class Worker:
     def _fell_asleep(self) -> bool:
         """Go to sleep unless something came in between; whoever queues the next item sees the flag."""
         self._queue.sleeping = True
-        if self._queue.waiting():
+        if self._queue.waiting() or self._open_spans:
             self._queue.sleeping = False
         return self._queue.sleeping
 
-    def step(self) -> bool:
-        """Deliver one batch and return whether there was anything; for the thread, and for tests without it."""
-        with self.busy, guard("worker"):
+    def step(self) -> int:
+        """Deliver one batch and return how many items were in it; for the thread, and for tests without it."""
+        taken = 0
+        with self.busy:
             started = time.monotonic()
+            with guard("worker"):
+                taken = self._take()
+            with guard("worker.deliver"):
+                self._deliver()
+            if taken:
+                log.debug("worker: %d items in %.1f ms", taken, 1e3 * (time.monotonic() - started))
+        return taken
+
+    def _take(self, *, relieve: bool = False) -> int:
+        """Bring the next items in order behind the earlier ones, as records, and return how many there were."""
+        with self._order:
             items = self._queue.take(BATCH_SPANS)
             # Taken after the queue: a span that ended in between is in the queue behind its note, never before it.
-            opened = self._open_spans.take()
-            if not items and not opened and not self._exporter.waiting():
-                return False
-            self._deliver([*items, *(OpenSpan(span) for span in opened)])
-            log.debug(
-                "worker: %d items, %d open notes in %.1f ms",
-                len(items),
-                len(opened),
-                1e3 * (time.monotonic() - started),
-            )
-            return bool(items or opened)
-        return True
+            items.extend(OpenSpan(span) for span in self._open_spans.take())
+            if items:
+                self._put(items, relieve=relieve)
+            return len(items)
 
-    def _deliver(self, items: list[Item]) -> None:
-        flushes: list[Flush] = []
+    def _deliver(self) -> None:
+        with self._order:
+            flushes, self._flushes = self._flushes, []
+        self._delivering_since = time.monotonic()
+        try:
+            self._exporter.deliver(patient=all(flush.is_tried for flush in flushes))
+        finally:
+            self._delivering_since = None
+            for flush in flushes:
+                flush.is_tried = True
+            if self._exporter.may_resolve_flushes():
+                delivered = not self._exporter.waiting()
+                for flush in flushes:
+                    flush.resolve(delivered=delivered)
+            else:
+                with self._order:
+                    self._flushes = [*flushes, *self._flushes]
+
+    def _put(self, items: list[Item], *, relieve: bool) -> None:
         batch = WriteBatch()
-        texts = 0
+        texts = size = spans = 0
         for item in items:
             if isinstance(item, (EndedSpan, OpenSpan)):
                 prepared = self._record(item)
                 if prepared is not None:
                     batch.spans.append(prepared[0])
                     texts += prepared[1]
-            elif isinstance(item, RolloutStart):
+                    size += prepared[1]
+                    spans += 1
+            else:
+                self._put_other(batch, item)
+            if size > _BATCH_BYTES:
+                self._hand_on(batch, relieve=relieve)
+                batch, size = WriteBatch(), 0
+        self._hand_on(batch, relieve=relieve)
+        if spans:
+            self._queue.learn(texts / spans)
+
+    def _put_other(self, batch: WriteBatch, item: Item) -> None:
+        with guard("worker.item"):
+            if isinstance(item, RolloutStart):
                 batch.starts.append(self._prepare.rollout_start(item))
             elif isinstance(item, AttemptEnd):
                 batch.ends.append(item)
             elif isinstance(item, Flush):
-                flushes.append(item)
-        if batch.spans:
-            self._queue.learn(texts / len(batch.spans))
-        self._exporter.deliver(batch, patient=not flushes)
-        for flush in flushes:
-            flush.done.set()
+                self._flushes.append(item)
+
+    def _hand_on(self, batch: WriteBatch, *, relieve: bool) -> None:
+        try:
+            self._exporter.put(batch, relieve=relieve)
+        except Exception as error:  # noqa: BLE001 - a step of ours that must not fail did: count what it cost
+            failures.note("worker.put", error)
+            self._ledger.count("store_error", sum(span.end_ns is not None for span in batch.spans))
 
     def _record(self, item: EndedSpan | OpenSpan) -> tuple[SpanRecord, int] | None:
         ended = isinstance(item, EndedSpan)
         try:
             record, size = self._prepare.span(item.span, item.counter if ended else 0)
-        except Exception as error:  # noqa: BLE001 - one bad span must not cost the others; it is counted
+        except BaseException as error:  # noqa: BLE001 - one bad span must not cost the others; it is counted
             failures.note("redaction", error)
             if ended:
                 self._ledger.count("redactor_failed")
@@ -161,3 +240,46 @@ class Worker:
                 self._ledger.count("too_large")
             return None
         return record, size
+
+    def _relieve_when_stuck(self) -> None:
+        while True:
+            if self._queue.sleeping:
+                self._watch.wait()
+            else:
+                self._watch.wait(_WATCH_S)
+            self._watch.clear()
+            with guard("relief"):
+                self._relieve()
+
+    def _relieve(self) -> None:
+        """While the worker is stuck in a store, bring what comes in to the disk, where its store has one."""
+        while True:
+            pressed = self._queue.is_pressed()
+            since = self._delivering_since
+            stuck_s = 0.0 if since is None else time.monotonic() - since
+            if stuck_s > (_STUCK_PRESSED_S if pressed else _STUCK_S):
+                if not self._take(relieve=True):
+                    return
+            elif pressed:
+                time.sleep(_STUCK_PRESSED_S / 5)
+            else:
+                return
+
+    def rescue(self, timeout_s: float) -> None:
+        """At the end of the process, bring everything that is not in a store to the disk; in the caller's thread.
+
+        It waits up to *timeout_s* seconds for the threads to finish their conversion; a store that hangs holds nobody
+        up.
+        """
+        if not self._order.acquire(timeout=timeout_s):
+            return
+        try:
+            while self._queue.waiting() and self._take(relieve=True):
+                pass
+            self._exporter.rescue()
+        finally:
+            self._order.release()
+
+    def abandon(self) -> None:
+        """In a forked child: leave the parent's files to the parent."""
+        self._exporter.abandon()

@@ -1,0 +1,445 @@
+"""What a store cannot take now goes to the disk, already redacted and limited, and is replayed in order later.
+
+By this process when the store is back, or by the next process that uses the store. The key rule of stores makes a
+replay safe to repeat: a span that is stored already counts as a duplicate and changes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import logging
+import time
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import msgspec
+
+from agentlightning import settings
+from agentlightning._internal.guard import failures
+from agentlightning._internal.ids import process_key
+from agentlightning.errors import StoreError
+from agentlightning.pipeline.frame import ENDED, FINISH, HEAD, OPEN, START, Frame, FrameReader
+from agentlightning.pipeline.ledger import settle_file
+from agentlightning.pipeline.lock import FolderLock
+from agentlightning.pipeline.segment import (
+    SEGMENT_BYTES,
+    SegmentHead,
+    SegmentWriter,
+    SpillFolder,
+    decode_head,
+    open_segment,
+    read_head,
+)
+from agentlightning.types.convert import plain_value
+from agentlightning.types.record import AttemptEnd, ResourceRecord, RolloutStart, SpanRecord, WriteBatch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from agentlightning.pipeline.ledger import Ledger
+    from agentlightning.types.protocol import SpanWriter
+    from agentlightning.types.record import WriteResult
+
+log = logging.getLogger("agentlightning.pipeline")
+
+_CHUNK_RECORDS = 500
+_CHUNK_BYTES = 4 * 2**20
+"""What is read and written at once in a replay: memory stays flat, and other writers of the store get their turn."""
+
+_MOST_FAILURES = 20
+"""Halving a batch of 500 finds its one bad record after ten failures."""
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_span = msgspec.msgpack.Decoder(SpanRecord).decode
+_decode_start = msgspec.msgpack.Decoder(RolloutStart).decode
+_decode_end = msgspec.msgpack.Decoder(AttemptEnd).decode
+
+
+class Spill:
+    """The spill of one store in this process. ``put`` is called under the worker's lock of order."""
+
+    def __init__(self, url: str, ledger: Ledger, project: str) -> None:
+        """Spill for the store at *url*; count in *ledger*."""
+        self.folders = spill_folders(url)
+        self._ledger = ledger
+        self.head = SegmentHead(process=process_key(), ledger=str(ledger.path or ""), project=project)
+        """What every segment of this process begins with."""
+        self._writer: SegmentWriter | None = None
+        self._closed: deque[Path] = deque()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing of this process waits on the disk."""
+        while self._closed and not self._closed[0].exists():
+            self._closed.popleft()  # another process has replayed it
+        return self._writer is None and not self._closed
+
+    def put(self, batch: WriteBatch) -> None:
+        """Write *batch* to the disk and count its ended spans as ``spilled``.
+
+        Raises:
+            OSError: Nothing of it was written; the disk is full, or no folder can be used.
+        """
+        records = list(_encoded(batch))
+        if not records:
+            return
+        if self._writer is not None and self._writer.size >= self._segment_bytes():
+            self.close_segment()
+        if self._writer is None:
+            self._writer = self._open()
+        try:
+            self._writer.append(records)
+        except OSError:
+            self.close_segment()  # perhaps another folder, or the same one later, takes it
+            raise
+        self._ledger.count("spilled", sum(kind == ENDED for kind, _ in records))
+
+    def _open(self) -> SegmentWriter:
+        problem: OSError = OSError("spilling is turned off (AGL_SPILL_BYTES is 0)")
+        for folder in self.folders:
+            if not folder.max_bytes:
+                break
+            try:
+                _make_room(folder, self._segment_bytes(), self._ledger)
+                return SegmentWriter(folder, self.head)
+            except OSError as error:
+                problem = error
+        raise problem
+
+    def _segment_bytes(self) -> int:
+        return min(SEGMENT_BYTES, max(2**16, self.folders[0].max_bytes // 4))
+
+    def close_segment(self) -> None:
+        """Close the segment that is being written, so that it can be replayed."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            self._closed.append(writer.close())
+
+    def abandon(self) -> None:
+        """In a forked child: leave the parent's segment to the parent."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.abandon()
+        self._closed.clear()
+
+
+class Replayed(NamedTuple):
+    """What a replay did, in ended spans; ``damaged`` in records of any kind."""
+
+    stored: int = 0
+    duplicate: int = 0
+    damaged: int = 0
+
+
+class Replayer:
+    """Reads segments and writes their records to a store, one chunk a call. Used by one thread."""
+
+    def __init__(self, folder: SpillFolder, ledger: Ledger | None = None) -> None:
+        """Replay what lies in *folder*; *ledger* is this process's own, if it has one."""
+        self._folder = folder
+        self._ledger = ledger
+        self._lock = FolderLock(folder.path)
+        self._path: Path | None = None
+        self._reader: FrameReader | None = None
+        self._frames: Iterator[Frame] | None = None
+        self._head = SegmentHead(process="")
+        self._chunk: WriteBatch | None = None
+        self._resources: dict[bytes, ResourceRecord] = {}
+        self._damaged = self._damaged_ended = 0
+
+    def step(self, write: Callable[[WriteBatch], WriteResult]) -> Replayed | None:
+        """Write the next chunk with *write*; None when nothing is left, or another process is at it.
+
+        Raises:
+            StoreError: Of *write*; the same chunk comes again with the next call.
+            OSError: The folder cannot be read.
+        """
+        if not (self._resume() if self._frames is not None else self._begin()):
+            return None
+        if self._chunk is None:
+            self._chunk = self._read()
+        if self._chunk is None:
+            return self._end()
+        chunk = self._chunk
+        stored, duplicate = write_or_split(chunk, write, lambda number: self._settle("store_error", number))
+        self._chunk = None
+        self._settle("stored", stored)
+        self._settle("duplicate", duplicate)
+        return Replayed(stored, duplicate)
+
+    def pause(self) -> None:
+        """Give the folder back while the store is away; the next step goes on where this one stopped."""
+        self._lock.release()
+
+    def _resume(self) -> bool:
+        if not self._lock.acquire():
+            return False
+        if self._path is not None and self._path.exists():
+            return True
+        self._forget()  # another process has replayed or dropped it meanwhile
+        return self._begin()
+
+    def _begin(self) -> bool:
+        if not self._folder.ready():
+            self._lock.release()
+            return False
+        self._folder.make()
+        if not self._lock.acquire():
+            return False
+        for path in self._folder.ready():  # again: another process may have replayed them before we had the lock
+            self._reader = open_segment(path)
+            if self._reader is not None:
+                self._path, self._frames = path, iter(self._reader)
+                self._head = SegmentHead(process="")
+                self._damaged = self._damaged_ended = 0
+                return True
+        self._lock.release()
+        return False
+
+    def _read(self) -> WriteBatch | None:
+        """Return the next records of the segment, None at its end."""
+        batch = WriteBatch(project=self._head.project)
+        count = size = 0
+        for frame in self._frames or ():
+            if frame.kind == HEAD:
+                self._head = decode_head(frame.payload) or self._head
+                batch.project = self._head.project
+                continue
+            if not self._add(batch, frame):
+                self._damaged += 1
+                self._damaged_ended += frame.kind == ENDED
+                continue
+            count += 1
+            size += len(frame.payload)
+            if count >= _CHUNK_RECORDS or size >= _CHUNK_BYTES:
+                return batch
+        return batch if count else None
+
+    def _add(self, batch: WriteBatch, frame: Frame) -> bool:
+        """Add the record of *frame*; False when it is none: another release's, or not ours."""
+        try:
+            if frame.kind in (ENDED, OPEN):
+                span = _decode_span(frame.payload)
+                span.resource = self._shared(span.resource)
+                batch.spans.append(span)
+            elif frame.kind == START:
+                batch.starts.append(_decode_start(frame.payload))
+            elif frame.kind == FINISH:
+                batch.ends.append(_decode_end(frame.payload))
+        except msgspec.MsgspecError:
+            return False
+        return True
+
+    def _shared(self, resource: ResourceRecord) -> ResourceRecord:
+        """Return one object for all equal resources: stores recognise them by identity."""
+        key = _encode(resource)
+        if len(self._resources) >= 64:  # noqa: PLR2004 - a bound; a process has one or two
+            self._resources.clear()
+        return self._resources.setdefault(key, resource)
+
+    def _end(self) -> Replayed:
+        """Delete the segment, which is in the store now, and count what was damaged."""
+        reader, path = self._reader, self._path
+        if reader is None or path is None:
+            return Replayed()
+        damaged = reader.damaged + self._damaged
+        lost = reader.damaged_ended + self._damaged_ended
+        if reader.is_torn and not reader.is_sealed:
+            lost += 1  # the record that was cut in the middle; only counted if its writer had counted it
+        if damaged:
+            failures.note("spill.damaged", ValueError(f"{damaged} records in {path.name}"))
+        self._settle("store_error", lost)
+        path.unlink(missing_ok=True)
+        self._forget()
+        return Replayed(damaged=damaged)
+
+    def _forget(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+        self._reader = self._frames = self._path = self._chunk = None
+
+    def _settle(self, outcome: str, number: int) -> None:
+        _settle(self._head, outcome, number, self._ledger)
+
+    def close(self) -> None:
+        """Stop; what was not finished is replayed by the next one from the beginning of its segment."""
+        self._forget()
+        self._lock.release()
+
+    def abandon(self) -> None:
+        """In a forked child: leave the replay to the parent."""
+        self._lock.abandon()
+        self._forget()
+
+
+def replay_spill(writer: SpanWriter, *, timeout_s: float) -> Replayed:
+    """Write what earlier processes spilled for the store of *writer*, for at most about *timeout_s* seconds.
+
+    What remains then, or what another process is replaying, is left for later. Never raises.
+    """
+    deadline = time.monotonic() + timeout_s
+    total = Replayed()
+    for folder in spill_folders(writer.url or ""):
+        replayer = Replayer(folder)
+        try:
+            while time.monotonic() < deadline:
+                done = replayer.step(writer.write_batch)
+                if done is None:
+                    break
+                total = Replayed(*(a + b for a, b in zip(total, done, strict=True)))
+        except (StoreError, OSError) as error:
+            failures.note("spill.replay", error)
+        finally:
+            replayer.close()
+    return total
+
+
+def spill_folders(url: str) -> list[SpillFolder]:
+    """Return where the records of a store may be spilled, best place first; none for a store without URL."""
+    if not url:
+        return []
+    import platformdirs  # noqa: PLC0415 - only when something is spilled or looked for
+
+    # A name that says nothing: the URL may hold a credential.
+    digest = hashlib.blake2b(url.encode(), digest_size=8).hexdigest()
+    state = Path(platformdirs.user_state_dir("agentlightning", appauthor=False)) / f"{digest}.spill"
+    elsewhere = SpillFolder(state, settings.get(settings.SPILL_BYTES))
+    beside = folder_beside(url)
+    return [elsewhere] if beside is None else [beside, elsewhere]
+
+
+def folder_beside(url: str) -> SpillFolder | None:
+    """Return the spill folder beside the file of a SQLite store, None for other stores."""
+    prefix = "sqlite:///"
+    if not url.startswith(prefix):
+        return None
+    return SpillFolder(Path(url[len(prefix) :] + ".spill"), settings.get(settings.SPILL_BYTES))
+
+
+def write_or_split(
+    batch: WriteBatch, write: Callable[[WriteBatch], WriteResult], lose: Callable[[int], None]
+) -> tuple[int, int]:
+    """Write *batch*; when it cannot be written for what is in it, write its parts, so that only the bad ones are lost.
+
+    Returns:
+        How many ended spans were stored and how many were there already; *lose* is told how many are lost.
+
+    Raises:
+        StoreError: The store cannot be used now; a part of the batch may be in it, and is a duplicate the next time.
+    """
+    stored = duplicate = failures_seen = 0
+    pending = [batch]
+    while pending:
+        part = pending.pop()
+        try:
+            result = write(part)
+        except StoreError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a record that no encoder or database takes; found, and counted
+            failures.note("store", error)
+            failures_seen += 1
+            halves = _halves(part)
+            # A writer that takes nothing at all is not asked a thousand times.
+            if halves and (stored or failures_seen < _MOST_FAILURES):
+                pending.extend(reversed(halves))
+            else:
+                lose(sum(span.end_ns is not None for span in part.spans))
+                bad = {id(span) for span in part.spans}
+                batch.spans = [span for span in batch.spans if id(span) not in bad]  # not to be lost twice
+        else:
+            stored += result.stored
+            duplicate += result.duplicate
+    return stored, duplicate
+
+
+def _halves(batch: WriteBatch) -> list[WriteBatch]:
+    """Return *batch* in two parts, none when it holds one record; starts come first and ends last."""
+    spans = batch.spans
+    if batch.starts and (spans or batch.ends):
+        return [
+            WriteBatch(project=batch.project, starts=batch.starts),
+            WriteBatch(project=batch.project, spans=spans, ends=batch.ends),
+        ]
+    if batch.ends and spans:
+        return [WriteBatch(project=batch.project, spans=spans), WriteBatch(project=batch.project, ends=batch.ends)]
+    for name in ("starts", "spans", "ends"):
+        records: list[Any] = getattr(batch, name)
+        if len(records) > 1:
+            parts = records[: len(records) // 2], records[len(records) // 2 :]
+            return [WriteBatch(project=batch.project, **{name: part}) for part in parts]
+    return []
+
+
+def _encoded(batch: WriteBatch) -> Iterator[tuple[bytes, bytes]]:
+    for start in batch.starts:
+        yield START, _payload(start)
+    for span in batch.spans:
+        yield (OPEN if span.end_ns is None else ENDED), _payload(span)
+    for end in batch.ends:
+        yield FINISH, _payload(end)
+
+
+def _payload(record: SpanRecord | RolloutStart | AttemptEnd) -> bytes:
+    try:
+        return _encode(record)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        # Something that MessagePack does not know, such as an integer of 100 digits: the slow way.
+        return _encode(_plain(msgspec.to_builtins(record, builtin_types=(int, bytes))))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return str(value)
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_plain(str(key)): _plain(item) for key, item in cast("dict[object, object]", value).items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in cast("list[object]", value)]
+    return plain_value(value)
+
+
+def _make_room(folder: SpillFolder, wanted: int, own: Ledger) -> None:
+    """Delete the oldest closed segments until *wanted* more bytes are within the cap; their spans are ``disk_full``."""
+    excess = folder.used_bytes() + wanted - folder.max_bytes
+    if excess <= 0:
+        return
+    lock = FolderLock(folder.path)
+    if lock.acquire():
+        try:
+            for path in folder.ready():
+                if excess > 0:
+                    excess -= _drop(path, own)
+        finally:
+            lock.release()
+    if excess > 0:  # what is left belongs to other processes, which are writing or replaying it
+        raise OSError(errno.ENOSPC, "the spill has reached its cap")
+
+
+def _drop(path: Path, own: Ledger) -> int:
+    """Delete a segment, count its spans as lost, and return its size."""
+    with contextlib.suppress(OSError):
+        reader = open_segment(path)
+        head = read_head(path)
+        if reader is not None:
+            with contextlib.closing(reader):
+                ended = sum(frame.kind == ENDED for frame in reader) + reader.damaged_ended
+            if head is not None:
+                _settle(head, "disk_full", ended, own)
+            log.warning("the spill is full: %d spans are lost", ended)
+        size = path.stat().st_size
+        path.unlink()
+        return size
+    return 0
+
+
+def _settle(head: SegmentHead, outcome: str, number: int, own: Ledger | None) -> None:
+    if not number:
+        return
+    if own is not None and head.process == process_key():
+        own.settle(outcome, number)
+    elif head.ledger:
+        settle_file(Path(head.ledger), outcome, number)
