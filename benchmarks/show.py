@@ -42,13 +42,25 @@ def make_rollouts(path: Path, count: int) -> None:
     for first in range(0, count, 1000):
         batch = WriteBatch()
         for number in range(first, min(count, first + 1000)):
-            ids = {"rollout_id": f"ro-{number:016x}", "attempt_id": f"at-{number:016x}"}
+            rollout, attempt = f"ro-{number:016x}", f"at-{number:016x}"
             at_ns = START_NS + number * 10**9
             batch.starts.append(
-                RolloutStart(**ids, project="default", input=f"python agent.py {number}", start_ns=at_ns)
+                RolloutStart(
+                    rollout_id=rollout,
+                    attempt_id=attempt,
+                    project="default",
+                    input=f"python agent.py {number}",
+                    start_ns=at_ns,
+                )
             )
             batch.ends.append(
-                AttemptEnd(**ids, status="succeeded", end_ns=at_ns + 3 * 10**9, metadata={"totals": TOTALS})
+                AttemptEnd(
+                    rollout_id=rollout,
+                    attempt_id=attempt,
+                    status="succeeded",
+                    end_ns=at_ns + 3 * 10**9,
+                    metadata={"totals": TOTALS},
+                )
             )
         store.write_batch(batch)
     store.close()
