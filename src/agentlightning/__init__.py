@@ -5,9 +5,9 @@ Public names resolve on first use, so that importing the package costs nothing t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from agentlightning._internal.lazy import lazy_names
+
+TYPE_CHECKING = False  # as type checkers read it; ``typing`` takes longer than all of this
 
 if TYPE_CHECKING:
     from agentlightning._internal.version import __version__
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         UnknownIdError,
     )
     from agentlightning.instrumentation import instrument_all, uninstrument_all
+    from agentlightning.litagent import FunctionalLitAgent, LitAgent, llm_rollout, prompt_rollout, rollout, wrap
     from agentlightning.pipeline.process import flush
     from agentlightning.semconv import SpanAttributeNames, SpanNames
     from agentlightning.settings import configure
@@ -72,10 +73,12 @@ __all__ = [
     "AttemptedRollout",
     "Dataset",
     "Event",
+    "FunctionalLitAgent",
     "Hook",
     "LightningSpanProcessor",
     "LightningStore",
     "Link",
+    "LitAgent",
     "MissingExtraError",
     "NamedResources",
     "OtelResource",
@@ -119,9 +122,13 @@ __all__ = [
     "get_reward_value",
     "instrument_all",
     "is_reward_span",
+    "llm_rollout",
     "open_store",
+    "prompt_rollout",
     "reward",
+    "rollout",
     "uninstrument_all",
+    "wrap",
 ]
 
 _HOMES = {
@@ -134,6 +141,7 @@ _HOMES = {
         "StoreUnavailableError StoreVersionError UnknownIdError"
     ),
     "instrumentation": "instrument_all uninstrument_all",
+    "litagent": "FunctionalLitAgent LitAgent llm_rollout prompt_rollout rollout wrap",
     "pipeline.process": "flush",
     "semconv": "SpanAttributeNames SpanNames",
     "settings": "configure",

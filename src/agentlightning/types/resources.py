@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import functools
+import json
+import os
+import string
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, Field
 
+from agentlightning.errors import MissingExtraError
 from agentlightning.types.core import AttemptedRollout  # noqa: TC001 - pyright and readers; users call get_type_hints
 
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Mapping, Sequence
+
+    from jinja2.sandbox import SandboxedEnvironment
+
 __all__ = ["LLM", "NamedResources", "PromptTemplate", "ProxyLLM", "Resource", "ResourceUnion", "ResourcesUpdate"]
+
+MAX_PROMPT_CHARS = 10_000_000
+"""Longest text that one expression or hole of a template may make."""
+
+_OPENAI = "openai", "LLM.generate()"
+_POML = (
+    "poml",
+    "a template of the engine 'poml'",
+    "render it with the package poml, or write it as 'jinja' or 'f-string'",
+)
 
 
 class Resource(BaseModel):
@@ -32,6 +53,36 @@ class LLM(Resource):
     def get_base_url(self, *args: Any, **kwargs: Any) -> str:  # noqa: ANN401, ARG002 - a ProxyLLM takes ids here
         """Return the ``base_url`` for an OpenAI client; arguments that only a ``ProxyLLM`` needs are ignored."""
         return self.endpoint
+
+    def generate(self, task: Any, **parameters: Any) -> str:  # noqa: ANN401 - a task is anything, parameters are the API's
+        """Ask the model and return the text of its answer; a refusal or a tool call without text is ``""``.
+
+        The call goes through the ``openai`` package and is traced like any other call of it. Thread-safe, blocking.
+
+        Args:
+            task: A text is one user message, a list of dicts is the conversation, anything else is JSON text.
+            parameters: Keywords of the request; they win over ``sampling_parameters``.
+
+        Raises:
+            MissingExtraError: ``openai`` is not installed.
+            openai.OpenAIError: The endpoint refused or failed.
+        """
+        client = _openai_client(os.getpid()).with_options(base_url=self.endpoint, api_key=self._key())
+        return _answer(client.chat.completions.create(**self._request(task, parameters)))
+
+    async def generate_async(self, task: Any, **parameters: Any) -> str:  # noqa: ANN401 - as in generate
+        """Ask the model without blocking the event loop; otherwise as ``generate``."""
+        openai = _import_openai()
+        transport = openai.DefaultAsyncHttpxClient(verify=_certificates())
+        async with openai.AsyncOpenAI(base_url=self.endpoint, api_key=self._key(), http_client=transport) as client:
+            return _answer(await client.chat.completions.create(**self._request(task, parameters)))
+
+    def _key(self) -> str:
+        # Servers without authentication ignore the key, and the client insists on one.
+        return self.api_key or os.environ.get("OPENAI_API_KEY") or "none"
+
+    def _request(self, task: object, parameters: dict[str, Any]) -> dict[str, Any]:
+        return {"model": self.model, **self.sampling_parameters, **parameters, "messages": _messages(task)}
 
 
 class ProxyLLM(LLM):
@@ -74,16 +125,22 @@ class PromptTemplate(Resource):
     engine: Literal["jinja", "f-string", "poml"]
 
     def format(self, **kwargs: Any) -> str:  # noqa: ANN401 - whatever the holes take
-        """Return the prompt with its holes filled, as ``str.format`` does.
+        """Return the prompt with its holes filled.
+
+        ``f-string`` is the syntax of ``str.format``, ``jinja`` that of Jinja2. Both are sandboxed: a template cannot
+        reach names that begin with an underscore, change what it is given, or make a text longer than 10,000,000
+        characters. Values that no hole uses are ignored.
 
         Raises:
             KeyError: A hole got no value.
-            NotImplementedError: The engine is not ``f-string``.
+            ValueError: The template is malformed, or does what the sandbox forbids.
+            MissingExtraError: The engine is ``poml``.
         """
         if self.engine == "f-string":
-            return self.template.format(**kwargs)
-        msg = f"format() fills f-string templates only; render a {self.engine} template with its own library"
-        raise NotImplementedError(msg)
+            return _Formatter().format(self.template, **kwargs)
+        if self.engine == "jinja":
+            return _render(self.template, kwargs)
+        raise MissingExtraError(*_POML)
 
 
 ResourceUnion = Annotated[LLM | ProxyLLM | PromptTemplate, Field(discriminator="resource_type")]
@@ -98,3 +155,96 @@ class ResourcesUpdate(BaseModel):
 
     resources_id: str
     resources: NamedResources
+
+
+def _messages(task: object) -> list[Any]:
+    if isinstance(task, list) and task and all(isinstance(item, dict) for item in cast("list[object]", task)):
+        return cast("list[Any]", task)
+    text = task if isinstance(task, str) else json.dumps(task, ensure_ascii=False, default=str)
+    return [{"role": "user", "content": text}]
+
+
+def _answer(completion: Any) -> str:  # noqa: ANN401 - openai is optional
+    return completion.choices[0].message.content or "" if completion.choices else ""
+
+
+def _import_openai() -> Any:  # noqa: ANN401 - openai is optional
+    try:
+        import openai  # noqa: PLC0415 - optional
+    except ImportError:
+        raise MissingExtraError(*_OPENAI) from None
+    return openai
+
+
+@functools.lru_cache(maxsize=1)
+def _openai_client(_pid: int) -> Any:  # noqa: ANN401 - openai is optional
+    """Return the client whose connections all models of this process share; a forked child gets its own."""
+    return _import_openai().OpenAI(api_key="none")
+
+
+@functools.lru_cache(maxsize=1)
+def _certificates() -> ssl.SSLContext:
+    # Reading the certificates takes 20 ms, a client without that 0.2 ms: so each call can have, and close, its own,
+    # which works in any event loop.
+    import ssl  # noqa: PLC0415 - only where a model is called
+
+    return ssl.create_default_context()
+
+
+class _Formatter(string.Formatter):
+    """``str.format`` without a way to what a value is made of."""
+
+    def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401 - of the base
+        if "._" in field_name or "[_" in field_name:
+            msg = f"the hole {{{field_name}}} reaches for a name with an underscore; pass the value itself"
+            raise ValueError(msg)
+        return super().get_field(field_name, args, kwargs)
+
+    def get_value(self, key: int | str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401 - of the base
+        if isinstance(key, int) or not key:
+            msg = "holes of a prompt have names, such as {question}; double the braces of text: {{ }}"
+            raise ValueError(msg)
+        return super().get_value(key, args, kwargs)
+
+    def format_field(self, value: Any, format_spec: str) -> str:  # noqa: ANN401 - of the base
+        digits = "".join(character if character.isdigit() else " " for character in format_spec).split()
+        if any(len(number) > len(str(MAX_PROMPT_CHARS)) or int(number) > MAX_PROMPT_CHARS for number in digits):
+            msg = f"the format {format_spec!r} makes a text longer than {MAX_PROMPT_CHARS:,} characters"
+            raise ValueError(msg)
+        return super().format_field(value, format_spec)
+
+
+def _render(template: str, values: dict[str, Any]) -> str:
+    from jinja2.exceptions import SecurityError, TemplateError, UndefinedError  # noqa: PLC0415 - only when filled
+
+    try:
+        return _environment().from_string(template).render(**values)
+    except SecurityError as error:
+        msg = f"the template does what a prompt may not: {error}"
+        raise ValueError(msg) from None
+    except UndefinedError as error:
+        raise KeyError(str(error)) from None
+    except TemplateError as error:
+        msg = f"the template is no Jinja template: {error}"
+        raise ValueError(msg) from None
+
+
+@functools.lru_cache(maxsize=1)
+def _environment() -> SandboxedEnvironment:
+    from jinja2 import StrictUndefined  # noqa: PLC0415 - only where a template is filled
+    from jinja2.exceptions import SecurityError  # noqa: PLC0415
+    from jinja2.sandbox import ImmutableSandboxedEnvironment  # noqa: PLC0415
+
+    class Environment(ImmutableSandboxedEnvironment):
+        intercepted_binops = frozenset({"*", "**"})
+
+        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:  # noqa: ANN401 - of the base
+            if operator == "**" or (hasattr(left, "__len__") or hasattr(right, "__len__")):
+                size = len(left) * int(right) if hasattr(left, "__len__") else 0
+                size = len(right) * int(left) if hasattr(right, "__len__") else size
+                if size > MAX_PROMPT_CHARS or (operator == "**" and abs(right) > 1_000):  # noqa: PLR2004 - a bound
+                    msg = f"{operator} makes a value longer than {MAX_PROMPT_CHARS:,}"
+                    raise SecurityError(msg)
+            return super().call_binop(context, operator, left, right)
+
+    return Environment(undefined=StrictUndefined, keep_trailing_newline=True)

@@ -1,0 +1,88 @@
+"""smolagents' agents as ``LitAgent``; the spans are written by the instrumentor."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any, cast
+
+from agentlightning.litagent.wrapper import AgentWrapper
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agentlightning.types.resources import LLM
+
+_MAIN_TEXT = ("task", "question", "prompt", "input", "query", "instruction")
+"""Keys under which a task that is a dict may have its text, the first that is there."""
+
+
+class SmolagentsWrapper(AgentWrapper):
+    """Runs ``MultiStepAgent`` and its subclasses."""
+
+    def matches(self, agent: object) -> bool:
+        """Tell whether *agent* is one, without importing smolagents: who has none of it loaded has no agent of it."""
+        base: object = getattr(sys.modules.get("smolagents"), "MultiStepAgent", None)
+        return isinstance(base, type) and isinstance(agent, base)
+
+    def name(self, agent: object) -> str:
+        """Return the agent's own name, else its class's."""
+        return str(getattr(agent, "name", None) or type(agent).__name__)
+
+    def task_input(self, agent: object, task: object) -> object:
+        """Return the text of *task*: itself, the main text of a dict, else JSON."""
+        _ = agent
+        if isinstance(task, str):
+            return task
+        if isinstance(task, dict):
+            fields = cast("dict[str, object]", task)
+            texts = (fields[key] for key in _MAIN_TEXT if isinstance(fields.get(key), str))
+            found = next(texts, None)
+            if found is not None:
+                return found
+        return json.dumps(task, ensure_ascii=False, default=str)
+
+    def run(self, agent: object, task: object, places: dict[str, Any]) -> Any:  # noqa: ANN401 - of smolagents
+        """Run *agent*; where the rollout has an ``LLM``, it takes the place of the agent's model for this run."""
+        llm = _llm(places)
+        if llm is None:
+            return cast("Any", agent).run(task)
+        agents = list(_family(agent))
+        models = [member.model for member in agents]
+        replacement = _model(llm)
+        try:
+            for member in agents:
+                member.model = replacement
+            return cast("Any", agent).run(task)
+        finally:
+            for member, model in zip(agents, models, strict=True):
+                member.model = model
+
+
+def _llm(places: dict[str, Any]) -> LLM | None:
+    from agentlightning.types.core import AttemptedRollout  # noqa: PLC0415 - loads pydantic
+    from agentlightning.types.resources import LLM, ProxyLLM  # noqa: PLC0415
+
+    resources: dict[str, object] = places.get("resources") or {}
+    given = [places.get("llm"), *resources.values()]
+    found = next((value for value in given if isinstance(value, LLM)), None)
+    rollout = places.get("rollout")
+    if isinstance(found, ProxyLLM) and isinstance(rollout, AttemptedRollout):
+        return found.with_attempted_rollout(rollout)
+    return found
+
+
+def _family(agent: Any) -> Iterator[Any]:  # noqa: ANN401 - smolagents is optional
+    yield agent
+    members: dict[str, Any] = getattr(agent, "managed_agents", None) or {}
+    for member in members.values():
+        if hasattr(member, "model"):
+            yield from _family(member)
+
+
+def _model(llm: LLM) -> Any:  # noqa: ANN401 - smolagents is optional
+    from smolagents import OpenAIServerModel  # noqa: PLC0415 - optional
+
+    return OpenAIServerModel(
+        llm.model, api_base=llm.get_base_url(), api_key=llm.api_key or "none", **llm.sampling_parameters
+    )
