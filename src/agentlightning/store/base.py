@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
     from typing_extensions import Self
 
+    from agentlightning.types.change import ChangeCursor, Changes
     from agentlightning.types.core import (
         Attempt,
         AttemptedRollout,
@@ -284,6 +285,23 @@ class LightningStore(ABC):
         self, rollout_id: str, attempt_id: str | None = None, *, include_open: bool = True
     ) -> list[SpanRow]:
         """Return the shape of a rollout without payloads, ordered like ``query_spans``."""
+
+    @abstractmethod
+    async def query_spans_by_key(self, keys: Sequence[tuple[str, str]]) -> list[Span]:
+        """Return the spans with these trace and span ids in full, in the order of *keys*; unknown ones are left out."""
+
+    @abstractmethod
+    async def query_changes(self, after: ChangeCursor | None = None) -> Changes:
+        """Return what happened in the project since *after*, whichever process wrote it, and where to go on.
+
+        Cheap when nothing happened. A span is reported when it is first seen, open or ended, and once more when it has
+        ended; what is deleted is not reported. When the newest rollouts are deleted, or the store is compacted, while
+        somebody follows it, what is written between two calls can be missed.
+
+        Args:
+            after: Cursor of the call before; None for the present: the rollouts that are not finished and their open
+                spans, as of this moment; ``types.change.BEGINNING`` for all that is stored.
+        """
 
     @abstractmethod
     async def add_resources(self, resources: NamedResources) -> ResourcesUpdate:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentlightning._internal.ids import new_span_id, new_trace_id
 from agentlightning.errors import StaleAttemptError, TransitionError, UnknownIdError
+from agentlightning.testing.store_contract_follow import FOLLOW_CONTRACT
 from agentlightning.testing.store_contract_spans import SPAN_CONTRACT
 from agentlightning.types.core import RolloutConfig
 from agentlightning.types.query import RolloutFilter
@@ -386,5 +387,6 @@ STORE_CONTRACT: list[Promise] = [
     deleting_takes_all_that_belongs,
     statistics_count,
     *SPAN_CONTRACT,
+    *FOLLOW_CONTRACT,
 ]
 """Every promise; a store keeps the contract when it passes all of them, each on an empty store."""

@@ -10,7 +10,7 @@ from agentlightning._internal.ids import new_resources_id, process_key
 from agentlightning.errors import UnknownIdError
 from agentlightning.store.pack import from_json, to_json
 from agentlightning.store.sql import changes, rows
-from agentlightning.store.sql.handle import SqlHandle
+from agentlightning.store.sql.follow import SqlFollow
 from agentlightning.types.convert import record_from_readable, resource_record
 from agentlightning.types.query import StoreStatistics
 from agentlightning.types.resources import ResourcesUpdate
@@ -32,7 +32,7 @@ _PRUNE_STEP = 200
 """Rollouts that retention deletes in one transaction, so that writers need not wait long."""
 
 
-class SqlContents(SqlHandle):
+class SqlContents(SqlFollow):
     """What rollouts leave behind, and what they are given; see ``LightningStore`` for the promises."""
 
     async def add_span(self, span: Span) -> Span:
