@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
+import shlex
 import shutil
+import signal
+import subprocess
 import sys
+import textwrap
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import click
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len, chop_cells, set_cell_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+# C0 and C1 controls, line separators, lone surrogates, and what turns the direction of writing.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 _PLAIN_WIDTH = 120
 """Columns when the output is a file or a pipe."""
+_TAB = "    "
+_ASCII = str.maketrans(
+    {"·": "-", "µ": "u", "…": "~", "✗": "x", "→": ">", "←": "<", "─": "-", "├": "|", "└": "`", "│": "|"}
+)
 
 
 def has_colour() -> bool:
@@ -30,14 +42,16 @@ def style(text: str, **how: bool | str) -> str:
 
 
 def width() -> int:
-    """Return how many columns there are."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else _PLAIN_WIDTH
+    """Return how many columns there are; COLUMNS sets them for a file or a pipe too."""
+    if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit():
+        return max(20, shutil.get_terminal_size().columns)
+    return _PLAIN_WIDTH
 
 
 def draws_lines() -> bool:
     """Tell whether the output's encoding has box drawing characters."""
     try:
-        "├└│─…·✗".encode(sys.stdout.encoding or "ascii")
+        "├└│─…·✗→←µ".encode(sys.stdout.encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
         return False
     return True
@@ -48,34 +62,104 @@ def safe(text: str) -> str:
     return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
+def safe_lines(text: str) -> list[str]:
+    """Return *text* as lines that are safe as ``safe`` makes them; tabs become spaces."""
+    return [safe(line.replace("\t", _TAB)) for line in text.replace("\r\n", "\n").split("\n")]
+
+
 def fit(text: str, columns: int) -> str:
     """Return *text* cut or padded to *columns* cells; wide characters take two."""
-    if cell_len(text) <= columns:
+    if text.isascii():
+        if len(text) <= columns:
+            return text.ljust(columns)
+    elif cell_len(text) <= columns:
         return set_cell_size(text, columns)
-    mark = "…" if draws_lines() else "~"
-    return set_cell_size(text, max(0, columns - 1)) + mark
+    return set_cell_size(text, max(0, columns - 1)) + "…"
 
 
-def show(lines: Iterable[str]) -> None:
-    """Print *lines*, through the user's pager when they do not fit on the terminal."""
-    if not sys.stdout.isatty():
-        for line in lines:
-            click.echo(line)
-        return
-    height = shutil.get_terminal_size().lines
+def wrapped(line: str, columns: int) -> list[str]:
+    """Return *line* broken into lines of at most *columns* cells, between words where that is possible."""
+    if line.isascii():
+        if len(line) <= columns:
+            return [line]
+        return textwrap.wrap(line, columns, drop_whitespace=False, replace_whitespace=False, break_on_hyphens=False)
+    return [line] if cell_len(line) <= columns else chop_cells(line, columns)
+
+
+def write(line: str) -> None:
+    """Print one line at once; characters that the output's encoding lacks are replaced or escaped."""
+    click.echo(_encodable(line))
+
+
+def _encodable(line: str) -> str:
+    """Return *line* without characters that would make printing it raise."""
+    if line.isascii():
+        return line
+    if not draws_lines():
+        line = line.translate(_ASCII)
+    encoding = sys.stdout.encoding or "ascii"
+    return line.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def show(lines: Iterable[str], *, pager: bool = True) -> None:
+    """Print *lines* as they come; on a terminal through the user's pager when they do not fit."""
     iterator = iter(lines)
-    first = [line for line, _ in zip(iterator, range(height - 1), strict=False)]
-    rest = next(iterator, None)
-    if rest is None:
-        click.echo("\n".join(first))
-        return
-    os.environ.setdefault("LESS", "-RFX")
-    click.echo_via_pager(_with_ends(first, rest, iterator), color=has_colour())
+    if pager and sys.stdout.isatty() and sys.stdin.isatty() and (command := _pager()):
+        height = shutil.get_terminal_size().lines
+        first = list(islice(iterator, height - 1))
+        rest = list(islice(iterator, 1))
+        if rest:
+            _page(command, _joined(first, rest, iterator))
+            return
+        iterator = iter(first)
+    for line in iterator:
+        write(line)
 
 
-def _with_ends(first: list[str], following: str, rest: Iterator[str]) -> Iterator[str]:
-    for line in first:
-        yield line + "\n"
-    yield following + "\n"
-    for line in rest:
-        yield line + "\n"
+def _joined(*parts: Iterable[str]) -> Iterator[str]:
+    for part in parts:
+        yield from part
+
+
+def _pager() -> list[str]:
+    """Return the command of the user's pager; empty for none."""
+    if os.environ.get("TERM") == "dumb":
+        return []
+    try:
+        command = shlex.split(os.environ.get("PAGER", "less"))
+    except ValueError:
+        return []
+    return command if command and command[0] != "cat" and shutil.which(command[0]) else []
+
+
+def _page(command: list[str], lines: Iterable[str]) -> None:
+    """Give *lines* to a pager until it has enough of them."""
+    environment = {"LESS": "-RFX", **os.environ}
+    with _ignored("SIGINT", "SIGPIPE"), subprocess.Popen(command, stdin=subprocess.PIPE, env=environment) as process:  # noqa: S603 - the user's own
+        if process.stdin is None:
+            return
+        encoding = sys.stdout.encoding or "utf-8"
+        out = io.TextIOWrapper(process.stdin, encoding=encoding, errors="backslashreplace", write_through=True)
+        with contextlib.suppress(BrokenPipeError):  # the reader left before the end
+            for line in lines:
+                out.write(_encodable(line) + "\n")
+        with contextlib.suppress(BrokenPipeError):
+            out.close()
+
+
+@contextlib.contextmanager
+def _ignored(*names: str) -> Generator[None, None, None]:
+    """Ignore signals by their name for a while: an interrupt is for the pager, a closed pipe is seen by the writer."""
+    before = {number: signal.getsignal(number) for name in names if (number := getattr(signal, name, None))}
+    for number in before:
+        # Not SIG_IGN: the pager would inherit it and could not be interrupted.
+        signal.signal(number, _nothing)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _nothing(_number: int, _frame: object) -> None:
+    """Handle a signal by doing nothing."""

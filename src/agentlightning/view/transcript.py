@@ -16,7 +16,7 @@ from agentlightning.view.messages import Conversation, Message
 from agentlightning.view.parts import ReasoningPart, TextPart, ToolCallPart, ToolResultPart
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 _SYSTEM_ROLES = ("system", "developer")
 
@@ -41,8 +41,8 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
         return self.conversation.input[self.repeated :]
 
 
-def turns(conversations: Iterable[Conversation], groups: Iterable[object] | None = None) -> list[Turn]:
-    """Return a turn for each of *conversations*, which are in the order of their start.
+def turns(conversations: Iterable[Conversation], groups: Iterable[object] | None = None) -> Iterator[Turn]:
+    """Yield a turn for each of *conversations*, which are in the order of their start, as each is read.
 
     Args:
         conversations: What went into each call and came out of it.
@@ -50,13 +50,11 @@ def turns(conversations: Iterable[Conversation], groups: Iterable[object] | None
             never continued. None: all are of one.
     """
     book = _Book()
-    found: list[Turn] = []
     names = None if groups is None else iter(groups)
     for place, conversation in enumerate(conversations):
         group = None if names is None else next(names)
-        found.append(book.turn(group, conversation))
+        yield book.turn(group, conversation)
         book.note(group, conversation, place)
-    return found
 
 
 class _Book:

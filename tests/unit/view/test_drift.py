@@ -9,7 +9,13 @@ from agentlightning.view.drift import Call, check, first_difference
 from agentlightning.view.messages import Conversation, Message
 from agentlightning.view.parts import ReasoningPart, TextPart, ToolCallPart
 from agentlightning.view.tokens import ChoiceTokens, TokenIds
-from agentlightning.view.transcript import turns
+from agentlightning.view.transcript import Turn
+from agentlightning.view.transcript import turns as turns_of
+
+
+def turns(calls: list[Conversation], groups: list[str] | None = None) -> list[Turn]:
+    """Return the turns of calls."""
+    return list(turns_of(calls, groups))
 
 
 def said(role: str, text: str) -> Message:
