@@ -102,11 +102,33 @@ ENABLED = Setting("AGL_ENABLED", bool, default=True)
 STORE = Setting("AGL_STORE", str, default="")
 """URL or path of the default store; empty means ``agentlightning.db`` in the user's data directory."""
 
+STORE_TOKEN = Setting("AGL_STORE_TOKEN", str, default="")
+"""Token for a store behind HTTP; a server that listens beyond this machine wants one."""
+
+STORE_CA = Setting("AGL_STORE_CA", str, default="")
+"""PEM file with the certificates to trust for a store behind HTTPS; empty: the system's."""
+
+HTTP_RETRIES = Setting("AGL_HTTP_RETRIES", int, default=4, minimum=0, maximum=100)
+"""How often a request to a store is repeated before the next address is tried or the call fails."""
+
+HTTP_RETRY_FIRST_S = Setting("AGL_HTTP_RETRY_FIRST_S", float, default=0.25, minimum=0, maximum=60)
+"""Pause in seconds before the first repetition; each further one is twice as long."""
+
+HTTP_RETRY_CAP_S = Setting("AGL_HTTP_RETRY_CAP_S", float, default=5.0, minimum=0, maximum=600)
+"""Longest pause in seconds between two repetitions."""
+
+HTTP_DEADLINE_S = Setting("AGL_HTTP_DEADLINE_S", float, default=30.0, minimum=0, maximum=3600)
+"""Time in seconds after which a request is not repeated any more."""
+
+HTTP_TIMEOUT_S = Setting("AGL_HTTP_TIMEOUT_S", float, default=10.0, minimum=0.1, maximum=600)
+"""Longest wait in seconds for a connection and for an answer."""
+
 PROJECT = Setting("AGL_PROJECT", str, default="default")
 """Project that rollouts belong to."""
 
 LOG_LEVEL = Setting("AGL_LOG_LEVEL", str, default="OFF", choices=_LEVELS, live=True)
-"""Level of our own log on stderr. At OFF records still reach the handlers that the program itself has set."""
+"""Level of our own log on stderr. At OFF records still reach the handlers of a program that uses the package, but not
+under ``agl run``, where the program does not know of us."""
 
 SIGTERM = Setting("AGL_SIGTERM", bool, default=True)
 """Whether a SIGTERM that nobody handles first writes what is waiting, for at most 1 s."""
@@ -127,7 +149,7 @@ QUEUE_BYTES = Setting("AGL_QUEUE_BYTES", int, default=16 * 2**20, minimum=2**16)
 """Bound of the queue between the program and the worker thread, in bytes of heap (an estimate)."""
 
 SPILL_BYTES = Setting("AGL_SPILL_BYTES", int, default=512 * 2**20, minimum=0)
-"""Most bytes on disk of spans that a store cannot take now; beyond them the oldest are dropped. 0: nothing is spilled."""
+"""Most bytes on disk of spans that a store cannot take now; beyond them the oldest are dropped. 0: none are spilled."""
 
 MEMORY_THRESHOLD = Setting("AGL_MEMORY_THRESHOLD", int, default=100 * 2**20, minimum=2**20)
 """Bound in bytes of everything that capture holds in memory."""
@@ -137,6 +159,15 @@ MAX_VALUE_BYTES = Setting("AGL_MAX_VALUE_BYTES", int, default=2**20, minimum=256
 
 SAMPLE_RATE = Setting("AGL_SAMPLE_RATE", float, default=1.0, minimum=0, maximum=1, live=True)
 """Share of traces that are kept; rewards and exceptions always are."""
+
+ALERT_TRACING_RATE = Setting("AGL_ALERT_TRACING_RATE", float, default=0.99, minimum=0, maximum=1, live=True)
+"""A runner raises an alert when a smaller share of its rollouts has a complete trace in the store; 0: never."""
+
+ALERT_FAILURE_RATE = Setting("AGL_ALERT_FAILURE_RATE", float, default=1.0, minimum=0, maximum=1, live=True)
+"""A runner raises an alert when a larger share of its rollouts does not succeed; 1: never."""
+
+ALERT_DURATION_S = Setting("AGL_ALERT_DURATION_S", float, default=0.0, minimum=0, live=True)
+"""A runner raises an alert for a rollout that takes longer than this, in seconds; 0: never."""
 
 
 def all_settings() -> Iterator[Setting[Any]]:
@@ -243,4 +274,6 @@ def apply_log_level() -> None:
             _values.handler = logging.StreamHandler(sys.stderr)
             _values.handler.setFormatter(logging.Formatter("agl %(levelname)s %(name)s: %(message)s"))
             logger.addHandler(_values.handler)
-    logger.setLevel(logging.NOTSET if level == "OFF" else level)
+    # Under ``agl run`` the program did not ask for us: nothing of ours may appear in its own log either.
+    quiet = logging.CRITICAL + 1 if os.environ.get("AGL_ATTEMPT_ID") else logging.NOTSET
+    logger.setLevel(quiet if level == "OFF" else level)

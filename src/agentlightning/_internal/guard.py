@@ -52,7 +52,7 @@ class Failures:
         self.loud = False
         """Raise instead of swallowing; the test suite sets it."""
         self._counts: dict[str, int] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may come in between and fail too
 
     def note(self, place: str, exc: BaseException) -> None:
         """Count a failure; log the first one of each place with its traceback, at WARNING."""
@@ -65,7 +65,7 @@ class Failures:
 
     def after_fork(self) -> None:
         """Begin anew in a child, where a thread of the parent may seem to hold the lock for ever."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._counts = {}
 
     def counts(self) -> dict[str, int]:

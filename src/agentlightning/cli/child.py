@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 from agentlightning.errors import AgentLightningError
@@ -31,12 +32,11 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._code = 0
 
-    def run(self, preload: Callable[[], None] | None = None, preload_after_s: float = 0.0) -> int:
+    def run(self, while_it_runs: Callable[[], None] | None = None) -> int:
         """Run the program and return its exit code, or minus the signal that ended it.
 
         Args:
-            preload: Called once while the program runs, if it runs longer than *preload_after_s*.
-            preload_after_s: In seconds.
+            while_it_runs: Called once in a thread when the program has been started; it must not raise.
 
         Raises:
             CommandError: The program cannot be started; the message says why.
@@ -44,11 +44,14 @@ class Child:
         restore = self._handle_signals()
         try:
             try:
-                self._process = subprocess.Popen(self._arguments, env=self._environment)  # noqa: S603 - the user's own command
+                # Descriptors that we inherited are for the program (make's job server, sockets of systemd); ours close.
+                self._process = subprocess.Popen(self._arguments, env=self._environment, close_fds=False)  # noqa: S603 - the user's own command
             except OSError as error:
                 msg = f"cannot start {self._arguments[0]}: {error.strerror}"
                 raise CommandError(msg) from error
-            self._code = self._wait(self._process, preload, preload_after_s)
+            if while_it_runs is not None:
+                threading.Thread(target=while_it_runs, daemon=True).start()
+            self._code = self._process.wait()
         finally:
             restore()
         return self._code
@@ -61,19 +64,11 @@ class Child:
             import resource  # noqa: PLC0415 - not on Windows
 
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the program's core dump is the one that matters
-        sys.stdout.flush()
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # AttributeError: it was closed before we began
+            sys.stdout.flush()
         with contextlib.suppress(OSError, ValueError):  # SIGKILL has no handler to reset
             signal.signal(-self._code, signal.SIG_DFL)
         os.kill(os.getpid(), -self._code)
-
-    @staticmethod
-    def _wait(process: subprocess.Popen[bytes], preload: Callable[[], None] | None, preload_after_s: float) -> int:
-        if preload is not None:
-            try:
-                return process.wait(preload_after_s)
-            except subprocess.TimeoutExpired:
-                preload()
-        return process.wait()
 
     def _handle_signals(self) -> Callable[[], None]:
         """Set handlers and return what puts the old ones back.

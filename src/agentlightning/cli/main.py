@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 the command looked and the answer is no, 2 wrong usage or 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -76,6 +77,7 @@ def group(*, verbose: bool) -> None:
 def main(arguments: list[str] | None = None) -> Any:  # noqa: ANN401 - never returns
     """Run ``agl`` with *arguments* (default: of the process) and exit."""
     _close_pipe_quietly()
+    _fill_standard_streams()
     try:
         code = group.main(arguments, prog_name="agl", standalone_mode=False)
     except click.ClickException as error:
@@ -87,6 +89,17 @@ def main(arguments: list[str] | None = None) -> Any:  # noqa: ANN401 - never ret
         click.echo(f"agl: {error}", err=True)
         sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fill_standard_streams() -> None:
+    """Keep the places 0 to 2 for the standard streams: where one is closed, a file of ours would be taken for it.
+
+    What is put there is closed again for the programs that we start.
+    """
+    with contextlib.suppress(OSError):
+        while (place := os.open(os.devnull, os.O_RDWR)) <= 2:  # noqa: PLR2004 - stderr
+            pass
+        os.close(place)
 
 
 def _close_pipe_quietly() -> None:

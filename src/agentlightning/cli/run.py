@@ -8,6 +8,7 @@ import os
 import shlex
 import shutil
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,12 +16,12 @@ import click
 
 from agentlightning import settings
 from agentlightning._internal.clock import now_ns
-from agentlightning._internal.context import format_traceparent, parse_traceparent
+from agentlightning._internal.context import format_traceparent, home_rollout, parse_traceparent
 from agentlightning._internal.guard import guard
 from agentlightning._internal.ids import new_attempt_id, new_rollout_id, new_trace_id, process_key, virtual_span_id
 from agentlightning.cli.child import Child
-from agentlightning.errors import StoreError
-from agentlightning.pipeline.ledger import ledger_folder
+from agentlightning.errors import StoreError, StoreUnavailableError
+from agentlightning.pipeline.ledger import ledger_folder, read_accounts
 from agentlightning.pipeline.redaction import Redactor
 from agentlightning.store.url import open_writer
 from agentlightning.types.record import AttemptEnd, RolloutStart, WriteBatch
@@ -29,10 +30,32 @@ if TYPE_CHECKING:
     from agentlightning.types.protocol import SpanWriter
 
 _BOOTSTRAP = Path(__file__).parent / "bootstrap"
-_PRELOAD_AFTER_S = 0.5
+
+_END_WAIT_S = 2.0
+"""Longest time that a store which does not answer holds up the end of the command."""
 
 
-@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+class _RunCommand(click.Command):
+    """A command whose options end where the program begins, after ``-m MODULE`` as for Python itself."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        taking_value = {
+            name for option in self.params if option.nargs == 1 for name in option.opts if not _is_flag(option)
+        }
+        place = 0
+        while place < len(args) and args[place].startswith("-") and args[place] != "--":
+            if args[place] == "-m":
+                args = [*args[: place + 2], "--", *args[place + 2 :]]
+                break
+            place += 2 if args[place] in taking_value else 1
+        return super().parse_args(ctx, args)
+
+
+def _is_flag(option: click.Parameter) -> bool:
+    return isinstance(option, click.Option) and option.is_flag
+
+
+@click.command(cls=_RunCommand, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("--store", metavar="URL", help="Store or file to record into; default: AGL_STORE, else the user's own.")
 @click.option("--project", metavar="NAME", help="Project of the rollout; default: AGL_PROJECT, else 'default'.")
 @click.option(
@@ -52,27 +75,40 @@ def command(  # noqa: PLR0913 - one parameter for each option
     """
     arguments = resolve_command(command, module)
     environment = _settings_from_options(store, project, left_out)
-    if not settings.get(settings.ENABLED):
-        return Child(arguments, dict(os.environ)).run()
-    try:
-        recording = Recording.begin(arguments)
-    except StoreError as error:
-        if not best_effort:
-            raise
-        click.echo(f"agl: not recorded: {error}", err=True)
-        return Child(arguments, dict(os.environ)).run()
-    child = Child(arguments, {**os.environ, **environment, **recording.environment()})
-    code = child.run(preload=_preload, preload_after_s=_PRELOAD_AFTER_S)
-    recording.end(code)
+    recording = None
+    if settings.get(settings.ENABLED):
+        try:
+            recording = Recording.begin(arguments)
+        except StoreError as error:
+            if not best_effort:
+                raise
+            click.echo(f"agl: not recorded: {error}", err=True)
+    variables = recording.environment() if recording else {}
+    child = Child(arguments, {**os.environ, **environment, **variables})
+    code = child.run(while_it_runs=_preload if recording else None)
     # The program has ended: whatever goes wrong from here on, its exit code or signal is what the caller gets.
-    with guard("report"), contextlib.suppress(OSError):  # its reader may have closed our stderr
-        from agentlightning.cli.report import report  # noqa: PLC0415 - loaded while the program runs
-
-        line = report(recording.writer.url, recording.rollout_id, recording.folder, named=store)
-        if not quiet:
-            click.echo(line, err=True)
+    if recording:
+        line = f"agl: the summary cannot be made · agl show {recording.rollout_id}"
+        with guard("report"):
+            line = _last_line(recording, code, store)
+        with contextlib.suppress(OSError):  # its reader may have closed our stderr
+            if not quiet:
+                click.echo(line, err=True)
     child.end_alike()
     return code
+
+
+def _last_line(recording: Recording, code: int, named: str | None) -> str:
+    """Note how the program ended and say what was recorded."""
+    try:
+        recording.end(code, _END_WAIT_S)
+    except StoreError as error:  # the program has run; its exit code matters more than our note
+        account, _ = read_accounts(recording.folder) if recording.folder else (None, 0)
+        spans = f"; {account.stored} of {account.produced} spans are stored" if account else ""
+        return f"agl: the end of {recording.rollout_id} is not recorded{spans}: {error}"
+    from agentlightning.cli.report import report  # noqa: PLC0415 - loaded while the program ran
+
+    return report(recording.writer.url, recording.rollout_id, recording.folder, named=named)
 
 
 def resolve_command(command: tuple[str, ...], module: str | None) -> list[str]:
@@ -91,9 +127,9 @@ def resolve_command(command: tuple[str, ...], module: str | None) -> list[str]:
         if not Path(first).is_file():
             msg = f"there is no script {first!r} in {Path.cwd()}"
             raise click.UsageError(msg)
-        if shutil.which(first) is None or not _has_shebang(Path(first)):
+        if not os.access(first, os.X_OK) or not _has_shebang(Path(first)):
             return [sys.executable, *command]
-        return [str(Path(first).absolute()) if os.sep not in first else first, *command[1:]]
+        return [first if os.sep in first else os.path.join(os.curdir, first), *command[1:]]  # noqa: PTH118 - Path drops "./"
     if shutil.which(first) is None:
         msg = f"there is no command {first!r}; write: agl run python my_agent.py"
         raise click.UsageError(msg)
@@ -149,15 +185,19 @@ class Recording:
         Raises:
             StoreError: The store cannot be opened or written; the program was not started.
         """
+        outer = home_rollout()  # "agl run" inside "agl run"
         writer = open_writer()
         recording = cls(writer, new_rollout_id(), new_attempt_id())
+        metadata = {"source": "agl run", "working_directory": str(Path.cwd())}
+        if outer is not None and outer.store_url == writer.url:
+            metadata["parent_rollout_id"] = outer.rollout_id
         start = RolloutStart(
             rollout_id=recording.rollout_id,
             attempt_id=recording.attempt_id,
             project=settings.get(settings.PROJECT),
             input=shlex.join(Redactor().command(arguments)),
             start_ns=now_ns(),
-            metadata={"source": "agl run", "working_directory": str(Path.cwd())},
+            metadata=metadata,
             process=process_key(),
         )
         writer.write_batch(WriteBatch(starts=[start]))
@@ -180,20 +220,41 @@ class Recording:
             "PYTHONPATH": str(_BOOTSTRAP) + (os.pathsep + path if path else ""),
         }
 
-    def end(self, code: int) -> None:
-        """Write how the program ended: its exit code, or minus the signal that killed it."""
+    def end(self, code: int, timeout_s: float) -> None:
+        """Write how the program ended: its exit code, or minus the signal that killed it.
+
+        Raises:
+            StoreError: The store cannot be written, or did not answer within *timeout_s*.
+        """
         outcome = {"exit_code": code} if code >= 0 else {"signal": -code}
         status = "succeeded" if code == 0 else "failed"
         end = AttemptEnd(
             rollout_id=self.rollout_id, attempt_id=self.attempt_id, status=status, end_ns=now_ns(), metadata=outcome
         )
-        try:
-            self.writer.write_batch(WriteBatch(ends=[end]))
-        except StoreError as error:  # the program has run; its exit code matters more than our note
-            click.echo(f"agl: the end of the rollout is not recorded: {error}", err=True)
+        failed: list[StoreError] = []
+
+        def write() -> None:
+            try:
+                self.writer.write_batch(WriteBatch(ends=[end]))
+            except StoreError as error:
+                failed.append(error)
+
+        # A daemon thread: where another process keeps the store for longer, this one ends all the same.
+        thread = threading.Thread(target=write, name="agl-end", daemon=True)
+        thread.start()
+        thread.join(timeout_s)
+        if thread.is_alive():
+            msg = f"the store did not answer within {timeout_s:g} s; another process may keep it locked"
+            raise StoreUnavailableError(msg)
+        if failed:
+            raise failed[0]
 
 
 def _preload() -> None:
-    """Import what the last line needs while the program runs."""
+    """Import what the last line needs, while the program runs and without taking the processor from it."""
     with guard("report"):
+        if sys.platform == "linux":  # where a thread has a priority of its own
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
         importlib.import_module("agentlightning.cli.report")
+        importlib.import_module("agentlightning.store.sql.manager")
+        importlib.import_module("agentlightning.view.prices").bundled_prices()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from agentlightning._internal.lazy import lazy_names
+
+TYPE_CHECKING = False  # as type checkers read it; ``typing`` takes longer than all of this
 
 if TYPE_CHECKING:
     from agentlightning.tracer.base import Tracer

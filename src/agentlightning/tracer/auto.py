@@ -5,6 +5,9 @@ Standard library only until a watched library is imported: a child that traces n
 
 from __future__ import annotations
 
+import atexit
+import sys
+
 from agentlightning.instrumentation import registry
 
 # As in the registry: ``typing`` takes longer than everything here.
@@ -19,8 +22,21 @@ if TYPE_CHECKING:
 def start_capture() -> None:
     """Watch imports, so that libraries write spans and a program's own OpenTelemetry spans are kept too."""
     registry.register("opentelemetry", ("opentelemetry.trace",), _opentelemetry)
-    registry.register("multiprocessing", ("multiprocessing.process",), _multiprocessing)
     registry.watch(provider)
+    atexit.register(_keep_interrupt)  # before the program begins, so it runs after everything else
+
+
+def _keep_interrupt() -> None:
+    """Let a program that Ctrl-C ended end by SIGINT, as it would alone.
+
+    The interpreter notes the unhandled interrupt and forgets it at the next ``exec`` of a text, which an import in the
+    worker thread may well do (dataclasses and named tuples are made so).
+    """
+    if getattr(sys, "last_type", None) is KeyboardInterrupt:
+        try:  # noqa: SIM105 - contextlib is not loaded for it
+            exec("raise KeyboardInterrupt")  # noqa: S102 - the only way to note it again
+        except KeyboardInterrupt:
+            pass
 
 
 def provider() -> TracerProvider:
@@ -36,9 +52,3 @@ def _opentelemetry() -> Instrumentor:
     from agentlightning.tracer.provider import ProviderInstrumentor  # noqa: PLC0415 - loads OpenTelemetry
 
     return ProviderInstrumentor()
-
-
-def _multiprocessing() -> Instrumentor:
-    from agentlightning.tracer.children import MultiprocessingInstrumentor  # noqa: PLC0415 - only where it is imported
-
-    return MultiprocessingInstrumentor()

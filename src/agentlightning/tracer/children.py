@@ -101,7 +101,11 @@ def _with_environment(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tu
 
 
 class MultiprocessingInstrumentor(Instrumentor):
-    """Hands the running rollout to processes of ``multiprocessing`` and of process pools."""
+    """Hands the running rollout to processes of ``multiprocessing`` and of process pools.
+
+    A forked child has it anyway; one that is spawned gets the process object by pickle, and what it carries takes
+    effect when it is unpickled. So nothing has to be watched in a child that never traces.
+    """
 
     name: ClassVar[str] = "multiprocessing"
     modules: ClassVar[tuple[str, ...]] = ("multiprocessing.process",)
@@ -115,7 +119,6 @@ class MultiprocessingInstrumentor(Instrumentor):
         _ = tracer_provider  # children make their own spans
         process: Any = sys.modules["multiprocessing.process"].BaseProcess
         self._patches.replace(process, "start", _carrying_start(process.start))
-        self._patches.replace(process, "_bootstrap", _carried_bootstrap(process._bootstrap))  # noqa: SLF001 - see below
 
     def _remove(self) -> None:
         self._patches.restore()
@@ -127,22 +130,25 @@ def _carrying_start(original: Callable[..., None]) -> Callable[..., None]:
         with guard("multiprocessing.start"):
             variables = child_environment()
             if variables is not None:
-                setattr(process, _CARRIED, variables)
+                setattr(process, _CARRIED, _Carried(variables))
         original(process)
 
     return start
 
 
-def _carried_bootstrap(original: Callable[..., int]) -> Callable[..., int]:
-    # The first method of the process object that runs in a child, whatever way the child was started.
-    @functools.wraps(original)
-    def bootstrap(process: Any, *args: Any, **kwargs: Any) -> int:  # noqa: ANN401 - a BaseProcess
-        with guard("multiprocessing.bootstrap"):
-            variables = getattr(process, _CARRIED, None)
-            if variables and running.get() is None and _current_span() is None:
-                os.environ.update(variables)
-                settings.forget()
-                home_rollout.cache_clear()
-        return original(process, *args, **kwargs)
+class _Carried:
+    """Variables that take effect in the process that unpickles them."""
 
-    return bootstrap
+    def __init__(self, variables: dict[str, str]) -> None:
+        self.variables = variables
+
+    def __reduce__(self) -> tuple[Callable[..., None], tuple[dict[str, str]]]:
+        return adopt, (self.variables,)
+
+
+def adopt(variables: dict[str, str]) -> None:
+    """Go on in this new process where the one that started it is, whose ``child_environment`` *variables* are."""
+    with guard("multiprocessing.adopt"):
+        os.environ.update(variables)
+        settings.forget()
+        home_rollout.cache_clear()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
@@ -74,11 +76,12 @@ class TraceContext(AbstractContextManager[LightningSpanProcessor], AbstractAsync
         self._ids = (rollout_id or new_rollout_id(), attempt_id or new_attempt_id())
         self._processor = LightningSpanProcessor()
         self._token: Token[RunningRollout | None] | None = None
+        self._pid = 0
 
     def __enter__(self) -> LightningSpanProcessor:
         """Begin; every span that starts now in this thread or task belongs to the rollout."""
-        if settings.get(settings.ENABLED):
-            with guard("trace_context.enter"):
+        with guard("trace_context.enter"):
+            if settings.get(settings.ENABLED):
                 self._begin()
         return self._processor
 
@@ -105,6 +108,7 @@ class TraceContext(AbstractContextManager[LightningSpanProcessor], AbstractAsync
         get_provider()
         outer = running.get() or home_rollout()
         pipeline = get_pipeline()
+        url = self._store.url if self._store is not None else None
         if self._makes_rollout:
             metadata = {"parent_rollout_id": outer.rollout_id} if outer else {}
             start = RolloutStart(
@@ -119,20 +123,24 @@ class TraceContext(AbstractContextManager[LightningSpanProcessor], AbstractAsync
         else:
             pipeline.adopt_attempt(attempt_id, self._store)
         providers.collectors[attempt_id] = self._processor
-        url = self._store.url if self._store is not None else None
+        self._pid = os.getpid()
         self._token = running.set(RunningRollout(rollout_id, attempt_id, new_trace_id(), store_url=url))
 
     def _end(self, exc: BaseException | None) -> bool:
         """Stop stamping and announce the end; tell whether anything was begun."""
         if self._token is None:
             return False
-        running.reset(self._token)
+        with contextlib.suppress(ValueError):  # left in another task than entered, as fixtures of pytest do
+            running.reset(self._token)
         self._token = None
+        if self._pid != os.getpid():
+            return False  # a forked child leaves the block too; the rollout is the parent's to end
         last_trace.keep(self._processor.spans())
         with guard("trace_context.exit"):
             providers.collectors.pop(self._ids[1], None)
             if self._makes_rollout:
-                status = "succeeded" if exc is None else "failed"
+                well = exc is None or (isinstance(exc, SystemExit) and exc.code in (None, 0))
+                status = "succeeded" if well else "failed"
                 end = AttemptEnd(rollout_id=self._ids[0], attempt_id=self._ids[1], status=status, end_ns=now_ns())
                 get_pipeline().end_attempt(end)
         return True

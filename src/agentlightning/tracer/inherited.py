@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, cast
 
 from opentelemetry import context as context_api
 
+from agentlightning._internal.context import home_rollout, running
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextvars import Token
@@ -56,6 +58,11 @@ def set_process_attributes(attributes: Mapping[str, Value | None]) -> None:
             _of_process.pop(key, None)
         else:
             _of_process[key] = value
+
+
+def is_in_rollout() -> bool:
+    """Tell whether spans that start here belong to a rollout that somebody began: ``agl run`` or a ``trace_context``."""
+    return (running.get() or home_rollout()) is not None
 
 
 def inherited(context: Context | None) -> Mapping[str, Value]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agentlightning import settings
+from agentlightning._internal.guard import guard
 from agentlightning.instrumentation import registry
 from agentlightning.pipeline.process import flush
 from agentlightning.tracer.auto import provider
@@ -64,5 +65,6 @@ class OtelTracer(Tracer):
     def _prepare(self) -> None:
         if not self._ready:
             self._ready = True
-            if settings.get(settings.ENABLED):
-                registry.watch(provider)
+            with guard("tracer.prepare"):
+                if settings.get(settings.ENABLED):
+                    registry.watch(provider)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING
 
 from opentelemetry.sdk.trace import SpanProcessor
@@ -29,19 +28,17 @@ class LightningSpanProcessor(SpanProcessor):
 
     def __init__(self) -> None:
         """Begin with no spans."""
+        # Without a lock: a fork could copy it held, a signal handler could find it held. These operations are atomic.
         self._spans: list[ReadableSpan] = []
-        self._lock = threading.Lock()
 
     def on_end(self, span: ReadableSpan) -> None:
         """Keep *span*, up to 10,000 of them; the store gets them all."""
-        with self._lock:
-            if len(self._spans) < MAX_KEPT_SPANS:
-                self._spans.append(span)
+        if len(self._spans) < MAX_KEPT_SPANS:
+            self._spans.append(span)
 
     def spans(self) -> list[ReadableSpan]:
         """Return the spans of this rollout that have ended so far, in the order in which they ended."""
-        with self._lock:
-            return list(self._spans)
+        return self._spans[:MAX_KEPT_SPANS]
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Wait until every span that ended can be read from its store; False when that took longer."""
@@ -99,10 +96,19 @@ class CaptureProcessor(SpanProcessor):
         get_pipeline().hand_over(span)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Wait until every span that ended is in its store; False when that took longer."""
-        return flush(timeout_millis / 1000)
+        """Wait until every span that ended is in its store; False when that took longer.
+
+        In a provider of the program's at most the setting ``flush_timeout_s``, and always True: False would keep the
+        processors behind this one from their flush, and the program asks for its own exporters.
+        """
+        if not self._stamping:
+            return flush(timeout_millis / 1000)
+        with guard("processor.force_flush"):
+            flush(min(timeout_millis / 1000, settings.get(settings.FLUSH_TIMEOUT_S)))
+        return True
 
     def shutdown(self) -> None:
         """Flush. The provider may be gone after this; the pipeline serves others too and goes on."""
-        if current_pipeline() is not None:
-            flush(settings.get(settings.FLUSH_TIMEOUT_S))
+        with guard("processor.shutdown"):
+            if current_pipeline() is not None:
+                flush(settings.get(settings.FLUSH_TIMEOUT_S))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import thread as pool
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from opentelemetry import context as otel_context
@@ -17,7 +17,7 @@ from agentlightning._internal.context import running
 from agentlightning._internal.guard import guard
 from agentlightning.instrumentation import registry
 from agentlightning.instrumentation.base import Instrumentor, Patches
-from agentlightning.tracer.children import SubprocessInstrumentor
+from agentlightning.tracer.children import MultiprocessingInstrumentor, SubprocessInstrumentor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,9 +66,12 @@ class ThreadingInstrumentor(Instrumentor):
         _ = tracer_provider  # threads use the tracers that are there
         thread: Any = threading.Thread
         self._patches.replace(thread, "start", _carrying_start(thread.start))
-        # Not run(): a subclass that overrides it need not call ours.
+        # Not run(): a subclass that overrides it need not call ours. And both this and run() of a work item catch what
+        # the program raises, so no frame of ours is ever in a traceback.
         self._patches.replace(thread, "_bootstrap_inner", _carried_bootstrap(thread._bootstrap_inner))  # noqa: SLF001 - see above
-        self._patches.replace(ThreadPoolExecutor, "submit", _carrying_submit(ThreadPoolExecutor.submit))
+        item: Any = pool._WorkItem  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        self._patches.replace(item, "__init__", _carrying_item(item.__init__))
+        self._patches.replace(item, "run", _carried_run(item.run))
 
     def _remove(self) -> None:
         self._patches.restore()
@@ -78,6 +81,9 @@ def install() -> None:
     """Carry the running rollout into threads, executors, programs and processes. A second call does nothing."""
     registry.register(ThreadingInstrumentor.name, ThreadingInstrumentor.modules, ThreadingInstrumentor)
     registry.register(SubprocessInstrumentor.name, SubprocessInstrumentor.modules, SubprocessInstrumentor)
+    registry.register(
+        MultiprocessingInstrumentor.name, MultiprocessingInstrumentor.modules, MultiprocessingInstrumentor
+    )
 
 
 def _carrying_start(original: Callable[..., None]) -> Callable[..., None]:
@@ -103,10 +109,24 @@ def _carried_bootstrap(original: Callable[..., None]) -> Callable[..., None]:
     return bootstrap
 
 
-def _carrying_submit(original: Callable[..., Any]) -> Callable[..., Any]:
+def _carrying_item(original: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(original)
-    def submit(executor: ThreadPoolExecutor, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - of the program
-        # A worker thread may carry the state of the task that started it: each task brings its own, even if empty.
-        return original(executor, _Carrier().run, function, *args, **kwargs)
+    def init(item: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - of the pool
+        original(item, *args, **kwargs)
+        with guard("threading.submit"):
+            # A worker thread may carry the state of the task that started it: each task brings its own, even if empty.
+            setattr(item, _CARRIED, _Carrier())
 
-    return submit
+    return init
+
+
+def _carried_run(original: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def run(item: Any, *args: Any) -> None:  # noqa: ANN401 - of the pool
+        carrier: _Carrier | None = item.__dict__.pop(_CARRIED, None)
+        if carrier is None:
+            original(item, *args)
+        else:
+            carrier.run(original, item, *args)
+
+    return run

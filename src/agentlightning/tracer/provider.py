@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+import weakref
 from random import getrandbits
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 MAX_ATTRIBUTES = 10_000
 """At the SDK's own 128 a long conversation loses its oldest messages."""
 
+
+_WATCHED = "_agentlightning_watched"
+"""Attribute of ``opentelemetry.trace`` that says that its setter is watched."""
 
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _UNSET = Status()
@@ -148,6 +152,7 @@ class _Providers:
         self.lock = threading.RLock()
         self.collectors: dict[str, LightningSpanProcessor] = {}
         self.current: TracerProvider | None = None
+        self.joined: weakref.WeakSet[TracerProvider] = weakref.WeakSet()
         self.own: LightningTracerProvider | None = None
 
     def get(self) -> TracerProvider:
@@ -163,18 +168,19 @@ class _Providers:
         current = trace_api.get_tracer_provider()
         if not isinstance(current, TracerProvider):
             self.own = current = self.own or LightningTracerProvider(CaptureProcessor(self.collectors, stamping=False))
+            self.joined.add(current)
             # Not set_tracer_provider(): that works once in a process, and it is the program's to use.
             trace_api._TRACER_PROVIDER = current  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
-            self.current = current
         self.join(current)
         return current
 
     def join(self, provider: TracerProvider) -> None:
         """Add our processor to a provider of the program's, once."""
         with self.lock:
-            if provider is not self.current:
+            if provider not in self.joined:
+                self.joined.add(provider)
                 provider.add_span_processor(CaptureProcessor(self.collectors, stamping=True))
-                self.current = provider
+            self.current = provider
 
 
 providers = _Providers()
@@ -213,19 +219,23 @@ def get_tracer(name: str = "agentlightning") -> Tracer:
 
 
 def _watch_set_tracer_provider() -> None:
-    """Join a provider that the program sets after ours was made."""
-    original: Callable[[Any], None] = trace_api.set_tracer_provider
-    if hasattr(original, "__wrapped__"):
+    """Join a provider that the program sets after ours was made.
+
+    The private function under ``set_tracer_provider``: programs import the public one by name, maybe before this.
+    """
+    if hasattr(trace_api, _WATCHED):
         return
+    original: Callable[..., None] = trace_api._set_tracer_provider  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
 
     @functools.wraps(original)
-    def set_tracer_provider(tracer_provider: Any) -> None:  # noqa: ANN401 - whatever the program hands in
-        original(tracer_provider)
+    def set_tracer_provider(tracer_provider: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - of OpenTelemetry
+        original(tracer_provider, *args, **kwargs)
         with guard("provider.join"):
             if isinstance(tracer_provider, TracerProvider) and trace_api.get_tracer_provider() is tracer_provider:
                 providers.join(tracer_provider)
 
-    trace_api.set_tracer_provider = set_tracer_provider
+    trace_api._set_tracer_provider = set_tracer_provider  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    setattr(trace_api, _WATCHED, True)
 
 
 def _service_name() -> str:

@@ -35,6 +35,15 @@ def _chain() -> None:
             sys.modules.setdefault("sitecustomize", ours)
 
 
+def _fill_standard_streams() -> None:
+    """Put the null device where a standard stream is closed: else a file of ours lands there, and output in it."""
+    for place in (0, 1, 2):
+        try:
+            os.fstat(place)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free place; closed for programs that this one starts
+
+
 def _start() -> None:
     """Start capture, or say why not; never raise into the program."""
     try:
@@ -43,6 +52,7 @@ def _start() -> None:
         except (ImportError, SyntaxError):
             _note(f"untraced-{os.getpid()}", sys.executable or "python")
         else:
+            _fill_standard_streams()
             _note("reached", "")
             start_capture()
     except Exception as error:  # noqa: BLE001 - the program starts all the same
