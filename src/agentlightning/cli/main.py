@@ -10,20 +10,30 @@ import contextlib
 import importlib
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from agentlightning import settings
+from agentlightning._internal.guard import guard
 from agentlightning.errors import AgentLightningError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 COMMANDS = {
     "run": "Run a program and record its agents.",
     "ls": "List recorded rollouts, newest first.",
-    "show": "Show a rollout as a tree.",
+    "show": "Show a rollout as a tree, as conversations, or as JSON.",
+    "tail": "Print spans as they start and end.",
+    "cost": "Explain what rollouts cost.",
     "doctor": "Check this installation, its settings and its store.",
 }
 """Name and one line of every command; ``agentlightning.cli.NAME`` holds it as ``command``."""
+
+
+ENTRY_POINTS = "agentlightning.commands"
+"""Entry point group of further commands: the name of each and its ``click.Command``."""
 
 
 class _LazyGroup(click.Group):
@@ -31,19 +41,21 @@ class _LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         _ = ctx
-        return list(COMMANDS)
+        return [*COMMANDS, *_further()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         _ = ctx
         if cmd_name not in COMMANDS:
-            return None
+            return _load_further(cmd_name)
         command: click.Command = importlib.import_module(f"agentlightning.cli.{cmd_name}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         _ = ctx
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            further = ((name, _load_further(name)) for name in _further())
+            lines = [(name, found.get_short_help_str(100)) for name, found in further if found is not None]
+            formatter.write_dl([*COMMANDS.items(), *lines])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -55,6 +67,22 @@ class _LazyGroup(click.Group):
                 msg = f"{error.message} To run a program: agl run {' '.join(args)}"
                 raise click.UsageError(msg, ctx) from None
             raise
+
+
+def _further() -> dict[str, EntryPoint]:
+    """Return the commands of other packages; one that has the name of ours is left out."""
+    from importlib.metadata import entry_points  # noqa: PLC0415 - 10 ms that ``agl run`` does not need
+
+    return {point.name: point for point in entry_points(group=ENTRY_POINTS) if point.name not in COMMANDS}
+
+
+def _load_further(name: str) -> click.Command | None:
+    """Load a command of another package; a broken one is no reason for the others to fail."""
+    point = _further().get(name)
+    found: object = None
+    with guard(f"command.{name}"):
+        found = None if point is None else point.load()
+    return found if isinstance(found, click.Command) else None
 
 
 @click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -114,24 +114,25 @@ class Operation:
 
     def current(self) -> _Current:
         """Return a block in which the span is the current one."""
-        return _Current(self.owner, self._span)
+        return _Current(self.owner, self._span, self._parent)
 
 
 class _Current:
     """Block in which an operation's span is current; entered and left by the same thread."""
 
-    __slots__ = ("_otel", "_own", "_owner", "_span")
+    __slots__ = ("_otel", "_own", "_owner", "_parent", "_span")
 
-    def __init__(self, owner: object, span: Span | None) -> None:
+    def __init__(self, owner: object, span: Span | None, parent: Context) -> None:
         self._owner = owner
         self._span = span
+        self._parent = parent
         self._otel: Token[Context] | None = None
 
     def __enter__(self) -> None:
         self._own = _innermost.set(self._owner)
         if self._span is not None:
             with guard("operation.attach"):
-                self._otel = context_api.attach(trace.set_span_in_context(self._span))
+                self._otel = context_api.attach(trace.set_span_in_context(self._span, self._parent))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if self._otel is not None:

@@ -61,7 +61,7 @@ def set_process_attributes(attributes: Mapping[str, Value | None]) -> None:
 
 
 def is_in_rollout() -> bool:
-    """Tell whether spans that start here belong to a rollout that somebody began: ``agl run`` or a ``trace_context``."""
+    """Tell whether spans that start here belong to a rollout that ``agl run`` or a ``trace_context`` began."""
     return (running.get() or home_rollout()) is not None
 
 

@@ -1,0 +1,323 @@
+"""The records of a session in memory: which task they belong to, what is still open, and copies for readers.
+
+Every method is thread-safe; the lock is held for list and dict operations only. A copy holds the same call and tool
+records as the book: they never change once they have ended, but for a cost that is filled in.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from ai_agents.telemetry.loose import aware, now, seconds_between
+from ai_agents.telemetry.types import (
+    AgentExecution,
+    CodeMetrics,
+    LLMCall,
+    TaskExecution,
+    TaskStatus,
+    TelemetrySession,
+    TokenUsage,
+    ToolExecution,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from datetime import datetime
+
+    from ai_agents.telemetry.types import EnvironmentInfo
+
+    Record = LLMCall | ToolExecution
+
+UNASSIGNED = "_unassigned"
+"""Id of the task that holds what no task was running for."""
+
+MAX_RECORDS = 20_000
+"""Calls and uses of tools that are kept in memory; what is older goes to disk."""
+
+_KEPT_RECORDS = 1_000
+"""Newest records of each list that stay in memory when older ones leave it."""
+
+_KEPT_AGENTS = 10_000
+"""Runs of agents that a span may still be attached to."""
+
+
+class Book:
+    """The tasks of one session, open and ended, with everything in them."""
+
+    def __init__(self, session_id: str, environment: EnvironmentInfo) -> None:
+        """Open the session now."""
+        self.lock = threading.RLock()
+        self.session = TelemetrySession(session_id, now(), environment=environment, process=process_name())
+        self.active_tasks: dict[str, TaskExecution] = {}
+        self.active_agents: dict[str, AgentExecution] = {}
+        self.active_tools: dict[str, ToolExecution] = {}
+        self.unassigned: TaskExecution | None = None
+        self.records = 0
+        """Calls and uses of tools in memory."""
+        self.archived = 0
+        # By id() of a record, which the value keeps alive: records whose agent has not ended yet.
+        self._floating: dict[int, tuple[TaskExecution, Record]] = {}
+        self._ended_tasks: dict[str, TaskExecution] = {}
+        self._agents: OrderedDict[str, AgentExecution] = OrderedDict()
+
+    def has_records(self) -> bool:
+        """Tell whether anything was recorded."""
+        return bool(self.session.tasks or self.active_tasks or self.unassigned or self.records)
+
+    def newest_task(self) -> TaskExecution | None:
+        """Return the open task that was started last."""
+        with self.lock:
+            return next(reversed(self.active_tasks.values())) if self.active_tasks else None
+
+    def task(self, task_id: str | None = None) -> TaskExecution:
+        """Return the open task *task_id*, else the one started last, else the one for what has none."""
+        with self.lock:
+            return self.active_tasks.get(task_id or "") or self.newest_task() or self.unassigned_task()
+
+    def task_at(self, task_id: str | None, moment: datetime) -> TaskExecution:
+        """Return the task *task_id*, open or ended, else the last one that had begun and not ended at *moment*."""
+        with self.lock:
+            named = self.active_tasks.get(task_id or "") or self._ended_tasks.get(task_id or "")
+            if named is not None:
+                return named
+            for task in (*reversed(self.active_tasks.values()), *reversed(self.session.tasks[-100:])):
+                ended = task.end_time is None or aware(task.end_time) >= moment
+                if aware(task.start_time) <= moment and ended and task.task_id != UNASSIGNED:
+                    return task
+            return self.unassigned_task(moment)
+
+    def unassigned_task(self, moment: datetime | None = None) -> TaskExecution:
+        """Return the task that holds what no task was running for, begun at its first record."""
+        with self.lock:
+            if self.unassigned is None:
+                start = moment or now()
+                self.unassigned = TaskExecution(UNASSIGNED, "", start, status=TaskStatus.IN_PROGRESS)
+            return self.unassigned
+
+    def close_task(self, task: TaskExecution, status: TaskStatus, error_message: str | None) -> None:
+        """End a task and move it to the session's."""
+        with self.lock:
+            task.end_time = now() if task.start_time.tzinfo else now().astimezone().replace(tzinfo=None)
+            task.status, task.error_message = status, error_message
+            self.active_tasks.pop(task.task_id, None)
+            self._ended_tasks[task.task_id] = task
+            self.session.tasks.append(task)
+
+    def add(self, record: Record, target: TaskExecution | AgentExecution) -> None:
+        """Append a record to a task or to the run of an agent."""
+        with self.lock:
+            self.records += 1
+            _append(target, record)
+
+    def float(self, record: Record, task: TaskExecution) -> None:
+        """Keep a record with its task until it is known which agent it belongs to."""
+        with self.lock:
+            self.records += 1
+            self._floating[id(record)] = (task, record)
+
+    def settle(self, records: Iterable[Record], agent: AgentExecution | None) -> None:
+        """Give floating records to *agent*, or with None to their tasks; those that left the memory are left out."""
+        with self.lock:
+            for record in records:
+                found = self._floating.pop(id(record), None)
+                if found is not None and found[1] is record:
+                    _append(found[0] if agent is None else agent, record)
+
+    def remember_agent(self, agent_id: str, agent: AgentExecution) -> None:
+        """Keep a run of an agent for spans that come later."""
+        with self.lock:
+            self._agents[agent_id] = agent
+            if len(self._agents) > _KEPT_AGENTS:
+                self._agents.popitem(last=False)
+
+    def agent(self, agent_id: str) -> AgentExecution | None:
+        """Return a run of an agent that was remembered."""
+        return self._agents.get(agent_id)
+
+    def add_agent(self, task: TaskExecution, agent: AgentExecution) -> None:
+        """Append the run of an agent to a task."""
+        with self.lock:
+            task.agents.append(agent)
+
+    def take_archive(self) -> list[tuple[str, str, Record]]:
+        """Take the older records out of memory, with their task's id and agent's name, and keep their sums.
+
+        Empty unless there are more than ``MAX_RECORDS``.
+        """
+        with self.lock:
+            if self.records <= MAX_RECORDS:
+                return []
+            taken = [*self._take_floating()]
+            for task in self._all_tasks():
+                for agent_name, records in _lists(task):
+                    for record in _take_oldest(records):
+                        _archive(task, record)
+                        taken.append((task.task_id, agent_name, record))
+            self.records -= len(taken)
+            self.archived += len(taken)
+            return taken
+
+    def copy(self, *, include_active: bool) -> TelemetrySession:
+        """Return the session as it is: ended tasks, with *include_active* the open ones too; the sums hold all."""
+        with self.lock:
+            agents = list(zip(self.active_agents.values(), self._agent_tasks(), strict=True)) if include_active else []
+            copies = {id(task): _copy_task(task) for task in self._all_tasks()}
+            for task, record in self._floating.values():
+                _append(copies.get(id(task)) or _copy_task(task), record)
+            ended = [copies[id(task)] for task in self.session.tasks]
+            still_open = [copy for key, copy in copies.items() if key not in set(map(id, self.session.tasks))]
+            for agent, task in agents:
+                copies[id(task)].agents.append(_copy_agent(agent))
+            session = replace(self.session, tasks=[*ended, *(still_open if include_active else ())])
+        return add_up(session, [*ended, *still_open])
+
+    def finish(self) -> TelemetrySession:
+        """End the session: what is open is PARTIAL, every duration is known, the sums are right. Idempotent."""
+        with self.lock:
+            if self.session.end_time is not None:
+                return self.session
+            end = now()
+            self.settle([record for _, record in list(self._floating.values())], None)
+            for agent, task in zip(list(self.active_agents.values()), self._agent_tasks(), strict=True):
+                end_record(agent, end)
+                task.agents.append(agent)
+            for tool in self.active_tools.values():
+                end_record(tool, end)
+                self.last_task().tools.append(tool)
+            self.active_agents.clear()
+            self.active_tools.clear()
+            for task in list(self.active_tasks.values()):
+                self.close_task(task, TaskStatus.PARTIAL, task.error_message)
+            if self.unassigned is not None:
+                self.close_task(self.unassigned, TaskStatus.COMPLETED, None)
+                self.unassigned.end_time = max(map(aware, _ends(self.unassigned)), default=end)
+                self.unassigned = None
+            self.session.end_time = end
+            return add_up(self.session, self.session.tasks)
+
+    def last_task(self) -> TaskExecution:
+        """Return the task that a stray record belongs to: the newest open one, else the last that ended."""
+        with self.lock:
+            ended = self.session.tasks[-1] if self.session.tasks else None
+            return self.newest_task() or ended or self.unassigned_task()
+
+    def _agent_tasks(self) -> list[TaskExecution]:
+        """Return for each open agent the task that it will belong to."""
+        return [self.last_task() for _ in self.active_agents]
+
+    def _all_tasks(self) -> list[TaskExecution]:
+        extra = [] if self.unassigned is None else [self.unassigned]
+        return [*self.session.tasks, *self.active_tasks.values(), *extra]
+
+    def _take_floating(self) -> Iterator[tuple[str, str, Record]]:
+        for key in list(self._floating)[:-_KEPT_RECORDS]:
+            task, record = self._floating.pop(key)
+            _archive(task, record)
+            yield task.task_id, "", record
+
+
+def process_name() -> str:
+    """Return pid and start of this process, so that a reader can tell whether it still lives."""
+    import psutil  # noqa: PLC0415 - 10 ms, and only where a session begins
+
+    pid = os.getpid()
+    try:
+        return f"{pid}:{psutil.Process(pid).create_time():.2f}"
+    except psutil.Error:
+        return f"{pid}:0"
+
+
+def end_record(record: AgentExecution | ToolExecution, end: datetime) -> None:
+    """End what is open as PARTIAL, with its duration."""
+    if record.end_time is None:
+        record.end_time = end
+        record.status = TaskStatus.PARTIAL
+    if record.duration is None:
+        record.duration = seconds_between(record.start_time, record.end_time)
+
+
+def add_up(session: TelemetrySession, tasks: Sequence[TaskExecution]) -> TelemetrySession:
+    """Fill in the sums of *session* over *tasks* and return it."""
+    session.total_tokens = TokenUsage()
+    for task in tasks:
+        session.total_tokens.add_usage(task.get_total_tokens())
+    session.total_duration = _covered([(aware(task.start_time), _end_of(task)) for task in tasks])
+    return session
+
+
+def _covered(intervals: list[tuple[datetime, datetime]]) -> float:
+    """Return the seconds that lie in at least one interval: tasks that run at once count once."""
+    total = 0.0
+    until: datetime | None = None
+    for start, end in sorted(intervals):
+        begin = start if until is None or start > until else until
+        total += max(0.0, (end - begin).total_seconds())
+        until = end if until is None or end > until else until
+    return total
+
+
+def _end_of(task: TaskExecution) -> datetime:
+    if task.end_time is not None:
+        return aware(task.end_time)
+    if task.task_id == UNASSIGNED:
+        return max(map(aware, _ends(task)), default=aware(task.start_time))
+    return now()
+
+
+def _ends(task: TaskExecution) -> Iterator[datetime]:
+    for call in (*task.llm_calls, *(call for agent in task.agents for call in agent.llm_calls)):
+        yield aware(call.timestamp) + timedelta(seconds=call.duration)
+    for record in (*task.tools, *task.agents):
+        if record.end_time is not None:
+            yield record.end_time
+
+
+def _append(target: TaskExecution | AgentExecution, record: Record) -> None:
+    if isinstance(record, LLMCall):
+        target.llm_calls.append(record)
+    elif isinstance(target, TaskExecution):
+        target.tools.append(record)
+    else:
+        target.tools_used.append(record)
+
+
+def _archive(task: TaskExecution, record: Record) -> None:
+    task.archived_records += 1
+    if isinstance(record, LLMCall):
+        task.archived_tokens.add_call(record)
+
+
+def _lists(task: TaskExecution) -> Iterator[tuple[str, list[LLMCall] | list[ToolExecution]]]:
+    yield "", task.llm_calls
+    yield "", task.tools
+    for agent in task.agents:
+        yield agent.agent_name, agent.llm_calls
+        yield agent.agent_name, agent.tools_used
+
+
+def _take_oldest(records: list[LLMCall] | list[ToolExecution]) -> list[LLMCall] | list[ToolExecution]:
+    taken = records[:-_KEPT_RECORDS]
+    del records[:-_KEPT_RECORDS]
+    return taken
+
+
+def _copy_agent(agent: AgentExecution) -> AgentExecution:
+    return replace(agent, llm_calls=list(agent.llm_calls), tools_used=list(agent.tools_used))
+
+
+def _copy_task(task: TaskExecution) -> TaskExecution:
+    archived = TokenUsage()
+    archived.add_usage(task.archived_tokens)
+    return replace(
+        task,
+        agents=[_copy_agent(agent) for agent in task.agents],
+        tools=list(task.tools),
+        llm_calls=list(task.llm_calls),
+        code_changes=CodeMetrics(**vars(task.code_changes)),
+        archived_tokens=archived,
+    )

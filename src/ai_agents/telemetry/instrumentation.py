@@ -1,0 +1,251 @@
+"""Recording model calls by wrapping the methods of model classes, for models that no span tells of.
+
+Models of smolagents need none of it: importing the framework, ``TelemetryManager.initialize`` or ``agl run`` records
+them from their spans, in full and once. Here is what programs use by hand, and what works for any class with a
+``generate`` method.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import time
+from contextvars import ContextVar
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from agentlightning.errors import MissingExtraError
+from agentlightning.instrumentation import registry
+from agentlightning.tracer.inherited import span_attributes
+from ai_agents.telemetry.agent import TelemetryContext, TelemetryInstrumentedAgent, telemetry_context
+from ai_agents.telemetry.loose import now
+from ai_agents.telemetry.stream import RECORDED
+from ai_agents.telemetry.types import LLMCall
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+    from contextlib import AbstractContextManager
+
+    from ai_agents.telemetry.collector import TelemetryCollector
+    from ai_agents.telemetry.error_handler import TelemetryErrorHandler
+
+    C = TypeVar("C", bound=type)
+
+__all__ = [
+    "AgentInstrumentor",
+    "TelemetryContext",
+    "TelemetryInstrumentedAgent",
+    "instrument_smolagents_models",
+    "telemetry_context",
+]
+
+_METHODS = ("generate", "generate_stream")
+_inside: ContextVar[object] = ContextVar("ai_agents_recorded_model", default=None)
+"""Model whose call is being recorded: what it calls on itself is part of it."""
+
+_ABSENT = object()
+
+
+class AgentInstrumentor:
+    """Wraps model classes so that every call is recorded with a collector. Not thread-safe; wrapped calls are."""
+
+    def __init__(self, collector: TelemetryCollector, error_handler: TelemetryErrorHandler) -> None:
+        """Record with *collector*; what fails here goes to *error_handler* and never to the agent."""
+        self.collector = collector
+        self.error_handler = error_handler
+        self._instrumented_classes: list[type] = []
+        self._original_methods: dict[str, Any] = {}
+        self._undo: list[tuple[type, str, object, object]] = []
+
+    def instrument_model_calls(self, model_class: C) -> C:
+        """Wrap the methods ``generate`` and ``generate_stream`` that *model_class* defines itself; return the class.
+
+        A second call for the class does nothing. Inherited methods are left to the class that defines them.
+        """
+        if model_class in self._instrumented_classes:
+            return model_class
+        for name in _METHODS:
+            original = vars(model_class).get(name)
+            if callable(original) and not isinstance(original, (staticmethod, classmethod)):
+                wrapper = self._wrap(cast("Callable[..., Any]", original), streams=name == "generate_stream")
+                setattr(model_class, name, wrapper)
+                self._original_methods[f"{model_class.__module__}.{model_class.__qualname__}.{name}"] = original
+                self._undo.append((model_class, name, original, wrapper))
+        self._instrumented_classes.append(model_class)
+        return model_class
+
+    def uninstrument_all(self) -> None:
+        """Put back every method that is still ours and forget the classes. A second call does nothing."""
+        while self._undo:
+            model_class, name, original, wrapper = self._undo.pop()
+            if vars(model_class).get(name, _ABSENT) is wrapper:
+                setattr(model_class, name, original)
+        self._instrumented_classes.clear()
+        self._original_methods.clear()
+
+    def _wrap(self, original: Callable[..., Any], *, streams: bool) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def wrapper(model: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the model's own
+            if _inside.get() is model or self._has_span(model):
+                return original(model, *args, **kwargs)
+            call = _Call(self, model)
+            if streams:
+                return call.follow(functools.partial(original, model, *args, **kwargs))
+            with call.block():
+                try:
+                    result = original(model, *args, **kwargs)
+                except BaseException:
+                    call.record(failed=True)
+                    raise
+            call.count(result)
+            call.record()
+            return result
+
+        return wrapper
+
+    def _has_span(self, model: object) -> bool:
+        """Tell whether a span tells the collector of this call already."""
+        if getattr(self.collector, "is_fed_by_spans", False) is not True:
+            return False
+        models: Any = sys.modules.get("smolagents.models")
+        return models is not None and isinstance(model, models.Model) and "smolagents" in registry.active()
+
+
+class _Call:
+    """One call on its way to the collector."""
+
+    def __init__(self, instrumentor: AgentInstrumentor, model: object) -> None:
+        self._instrumentor = instrumentor
+        self._model = model
+        self._began = time.perf_counter()
+        self._prompt = self._completion = 0
+        self._counted = False
+
+    def block(self) -> AbstractContextManager[None]:
+        """Return the block around the call."""
+        return _Block(self._model)
+
+    def count(self, item: object) -> None:
+        """Add the tokens that a message or a part of one reports."""
+        usage = getattr(item, "token_usage", None)
+        prompt, completion = getattr(usage, "input_tokens", None), getattr(usage, "output_tokens", None)
+        if isinstance(prompt, int) or isinstance(completion, int):
+            self._counted = True
+            self._prompt += prompt if isinstance(prompt, int) else 0
+            self._completion += completion if isinstance(completion, int) else 0
+
+    def follow(self, begin: Callable[[], Iterator[Any]]) -> Generator[Any, Any, Any]:
+        """Pass a stream on and record it once, however it ends; a stream that nobody reads is no call."""
+        self._began = time.perf_counter()
+        items: Iterator[Any] | None = None
+        try:
+            while True:
+                with self.block():
+                    items = iter(begin()) if items is None else items
+                    item = next(items)
+                self.count(item)
+                yield item
+        except StopIteration as stop:
+            self.record()
+            return stop.value
+        except GeneratorExit:
+            close = getattr(items, "close", None)
+            try:
+                if close is not None:
+                    close()
+            finally:
+                self.record()
+            raise
+        except BaseException:
+            self.record(failed=True)
+            raise
+
+    def record(self, *, failed: bool = False) -> None:
+        """Hand the call to the collector."""
+        seconds = time.perf_counter() - self._began
+        try:
+            name = getattr(self._model, "model_id", None)
+            prompt, completion = (0, 0) if failed else (self._prompt, self._completion)
+            call = LLMCall(
+                name if isinstance(name, str) else type(self._model).__name__,
+                prompt,
+                completion,
+                prompt + completion,
+                seconds,
+                now() - timedelta(seconds=seconds),
+                failed=failed,
+                usage_missing=not self._counted,
+            )
+            task_id, agent_id = _current_ids()
+            self._instrumentor.collector.record_llm_call(call, task_id=task_id, agent_id=agent_id)
+        except Exception as error:  # noqa: BLE001 - the agent goes on whatever our collector does
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        try:
+            self._instrumentor.error_handler.handle_instrumentation_error(error, "record_llm_call")
+        except Exception:  # noqa: BLE001 - a handler of the program's that fails
+            return
+
+
+class _Block:
+    """Block in which a model's call runs: spans inside it are not counted again."""
+
+    def __init__(self, model: object) -> None:
+        self._model = model
+        self._spans = span_attributes({RECORDED: True})
+
+    def __enter__(self) -> None:
+        self._token = _inside.set(self._model)
+        self._spans.__enter__()
+
+    def __exit__(self, *_: object) -> None:
+        self._spans.__exit__(None, None, None)
+        _inside.reset(self._token)
+
+
+def instrument_smolagents_models(
+    collector: TelemetryCollector, error_handler: TelemetryErrorHandler
+) -> AgentInstrumentor:
+    """Wrap every model class of smolagents that is there, and return the instrumentor, which can undo it.
+
+    An error is handed to *error_handler*; the instrumentor is returned all the same.
+
+    Raises:
+        MissingExtraError: smolagents is not installed.
+    """
+    instrumentor = AgentInstrumentor(collector, error_handler)
+    try:
+        for model_class in _model_classes():
+            instrumentor.instrument_model_calls(model_class)
+    except MissingExtraError:
+        raise
+    except Exception as error:  # noqa: BLE001 - telemetry never keeps a program from its work
+        error_handler.handle_instrumentation_error(error, "smolagents_models")
+    return instrumentor
+
+
+def _model_classes() -> list[type]:
+    """Return ``Model`` of smolagents with all its subclasses, parents first."""
+    try:
+        from smolagents import models  # noqa: PLC0415 - optional
+    except ImportError:
+        extra = "smolagents"
+        raise MissingExtraError(extra, "instrumenting the models of smolagents") from None
+    found: list[type] = []
+    waiting: list[type] = [models.Model]
+    while waiting:
+        model_class = waiting.pop(0)
+        if model_class not in found and inspect.isclass(model_class):
+            found.append(model_class)
+            waiting.extend(model_class.__subclasses__())
+    return found
+
+
+def _current_ids() -> tuple[str | None, str | None]:
+    """Return the ids of the task and agent that the framework runs here."""
+    tracing: Any = sys.modules.get("ai_agents.lib.tracing")  # a higher layer: asked only if somebody uses it
+    if tracing is None:
+        return None, None
+    return tracing.get_current_task_id(), tracing.get_current_agent_id()

@@ -1,0 +1,95 @@
+"""A session as a file: what is written of it, and how a file is read back, also one whose process was killed."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from agentlightning.pipeline.redaction import Redactor
+from ai_agents.telemetry.book import add_up, end_record
+from ai_agents.telemetry.types import TaskStatus, TelemetrySession
+
+if TYPE_CHECKING:
+    from ai_agents.telemetry.types import EnvironmentInfo, TaskExecution
+
+
+def encode(session: TelemetrySession) -> bytes:
+    """Return the content of the file of *session*, without credentials and without the user's home."""
+    redactor = Redactor()
+    data = session.to_dict()
+    data["environment"] = _public(session.environment, redactor).to_dict()
+    for task in cast("list[dict[str, Any]]", data["tasks"]):
+        _redact(task, redactor)
+    return (json.dumps(data, indent=1, default=str, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+
+
+def decode(content: bytes, written_at: float) -> TelemetrySession:
+    """Return the session in the content of a file that was written at *written_at*, seconds since 1970.
+
+    A session that never ended and whose process is gone ended as PARTIAL when the file was written.
+
+    Raises:
+        ValueError: It is no JSON, or not an object.
+    """
+    data: object = json.loads(content)
+    if not isinstance(data, dict) or "session_id" not in data:
+        msg = "the file holds no session"
+        raise ValueError(msg)
+    session = TelemetrySession.from_dict(cast("dict[str, Any]", data))
+    if session.end_time is None and _is_gone(session.process):
+        _end_as_partial(session, datetime.fromtimestamp(written_at, timezone.utc))
+    return session
+
+
+def _end_as_partial(session: TelemetrySession, end: datetime) -> None:
+    session.end_time = end
+    for task in session.tasks:
+        for record in (*task.agents, *task.tools, *(tool for agent in task.agents for tool in agent.tools_used)):
+            end_record(record, end)
+        if task.end_time is None:
+            _end_task(task, end)
+    add_up(session, session.tasks)
+
+
+def _end_task(task: TaskExecution, end: datetime) -> None:
+    task.end_time = end
+    task.status = TaskStatus.PARTIAL
+
+
+def _is_gone(process: str) -> bool:
+    """Tell whether the process that recorded a session has ended; one that was not noted has."""
+    import psutil  # noqa: PLC0415 - readers only
+
+    pid, _, start = process.partition(":")
+    if not pid.isdigit():
+        return True
+    try:
+        return f"{psutil.Process(int(pid)).create_time():.2f}" != start
+    except (psutil.Error, OverflowError):
+        return True
+
+
+def _public(environment: EnvironmentInfo, redactor: Redactor) -> EnvironmentInfo:
+    home = os.environ.get("HOME") or str(Path.home())
+
+    def clean(text: str) -> str:
+        text = redactor.text(text)
+        return text.replace(home, "~") if len(home) > 1 else text
+
+    variables = {name: clean(value) for name, value in environment.environment_variables.items()}
+    return replace(environment, environment_variables=variables)
+
+
+def _redact(record: dict[str, Any], redactor: Redactor) -> None:
+    """Take credentials out of the texts of a record and of those in it."""
+    for key, value in record.items():
+        if isinstance(value, str):
+            record[key] = redactor.text(value)
+        elif isinstance(value, list):
+            for item in cast("list[object]", value):
+                if isinstance(item, dict):
+                    _redact(cast("dict[str, Any]", item), redactor)

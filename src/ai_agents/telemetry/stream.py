@@ -1,0 +1,235 @@
+"""From spans to the records of a session: what was recorded automatically, each call once.
+
+Spans end from the inside out, so each one brings to its parent what lay below it: a model call that two libraries
+recorded counts once, the inner one, and a call belongs to the nearest agent above it. Nothing of a span is kept but
+times, counts and names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+from agentlightning import semconv
+from agentlightning.view.facts import facts as facts_of
+from ai_agents.telemetry.collector import shorten
+from ai_agents.telemetry.types import AgentExecution, AgentType, LLMCall, TaskStatus, ToolExecution
+
+if TYPE_CHECKING:
+    from agentlightning.types.query import SpanFacts
+    from agentlightning.types.record import SpanRecord
+    from ai_agents.telemetry.book import Book, Record
+    from ai_agents.telemetry.collector import TelemetryCollector
+    from ai_agents.telemetry.types import TaskExecution
+
+TASK_ID = "ai_agents.task_id"
+"""Attribute: task that a span was made for."""
+
+SUB_TASK_ID = "ai_agents.sub_task_id"
+"""Attribute: part of a task, given to one agent, that a span was made for."""
+
+AGENT_ID = "ai_agents.agent_id"
+"""Attribute: run of an agent of the framework that a span was made in."""
+
+AGENT_PARENT = "ai_agents.agent_parent"
+"""Attribute: span under which that run began; its own span is the one below this."""
+
+RECORDED = "ai_agents.recorded"
+"""Attribute: the model call was recorded by hand, so its spans do not count."""
+
+PLANNING = "planning"
+"""Name of the span of a planning step."""
+
+FINAL_ANSWER = "final_answer"
+
+_AGENT_CLASS = "smolagents.agent_class"
+_AGENT_STATE = "smolagents.state"
+_MAX_WAITING = 10_000
+"""Spans whose parent has not ended; beyond it the oldest are given to their task."""
+
+_NS = 1_000_000_000
+_CANCELLED = ("KeyboardInterrupt", "CancelledError", "GeneratorExit")
+
+
+@dataclass
+class _Below:
+    """What lies below a span that has not ended yet."""
+
+    records: list[Record] = field(default_factory=list["Record"])
+    agents: list[AgentExecution] = field(default_factory=list[AgentExecution])
+    calls: set[str] = field(default_factory=set[str])
+    """Kinds of calls, ``llm`` or ``embedding``, that were counted."""
+    planning: int = 0
+
+
+class SpanReader:
+    """Feeds a collector from the stream of spans. Called by one thread at a time, the pipeline's."""
+
+    def __init__(self, collector: TelemetryCollector) -> None:
+        """Feed *collector*."""
+        self._collector = collector
+        self._book: Book = collector.book
+        self._below: OrderedDict[str, _Below] = OrderedDict()
+        self._salt = secrets.token_bytes(16)
+        # Under `agl run`, spans without a parent are put below this one, which is in another process.
+        self._outside = os.environ.get("TRACEPARENT", "").split("-")[2:3]
+        self.spans = 0
+        """Spans that were read."""
+        self.spent_ns = 0
+        """CPU time that reading them took on its thread."""
+
+    def __call__(self, span: SpanRecord, /) -> None:
+        """Take in a span that ended; notes of open ones say nothing that is needed."""
+        if span.end_ns is None:
+            return
+        began = time.thread_time_ns()
+        self._read(span)
+        self.spans += 1
+        self.spent_ns += time.thread_time_ns() - began
+
+    def _read(self, span: SpanRecord) -> None:
+        below = self._below.pop(span.span_id, None)
+        facts = facts_of(span.name, span.attributes, scope=span.scope_name)
+        if below is None:
+            below = _Below()
+        kind = facts.kind
+        if kind in ("llm", "embedding"):
+            self._model_call(span, facts, below)
+        elif kind == "tool":
+            self._tool(span, facts, below)
+        elif kind == "agent":
+            below = self._agent(span, facts, below)
+        elif span.name == PLANNING:
+            below.planning += 1
+        self._pass_on(span, below)
+
+    def _model_call(self, span: SpanRecord, facts: SpanFacts, below: _Below) -> None:
+        if facts.kind in below.calls:
+            return
+        below.calls.add(facts.kind)
+        if RECORDED in span.attributes:
+            return
+        prompt = (facts.fresh_tokens or 0) + (facts.cache_read_tokens or 0) + (facts.cache_write_tokens or 0)
+        output = facts.output_tokens or 0
+        began = _time(span.start_ns)
+        call = LLMCall(
+            facts.model or span.name,
+            prompt,
+            output,
+            prompt + output,
+            _seconds(span),
+            began,
+            cached_tokens=facts.cache_read_tokens or 0,
+            failed=span.status_code == "ERROR",
+            usage_missing=facts.fresh_tokens is None and facts.output_tokens is None,
+            facts=facts,
+        )
+        self._book.float(call, self._task(span, began))
+        below.records.append(call)
+        self._collector.changed()
+
+    def _tool(self, span: SpanRecord, facts: SpanFacts, below: _Below) -> None:
+        name = facts.tool_name or span.name
+        result = span.attributes.get(semconv.OUTPUT_VALUE)
+        began = _time(span.start_ns)
+        tool = ToolExecution(
+            name,
+            began,
+            _time(span.end_ns or span.start_ns),
+            _seconds(span),
+            _status(span),
+            _error(span),
+            is_final_answer=name == FINAL_ANSWER,
+            result_chars=len(result) if isinstance(result, str) else None,
+            arguments_key=self._fingerprint(span.attributes.get(semconv.INPUT_VALUE)),
+        )
+        self._book.float(tool, self._task(span, began))
+        below.records.append(tool)
+        self._collector.changed()
+
+    def _agent(self, span: SpanRecord, facts: SpanFacts, below: _Below) -> _Below:
+        """Record the run of an agent, or give what it did to the run that was begun by hand."""
+        for inner in below.agents:
+            if inner.agent_type in (AgentType.CODE, AgentType.TOOL_CALLING):
+                inner.agent_type = AgentType.MANAGED
+        run = self._begun_by_hand(span)
+        if run is None:
+            began = _time(span.start_ns)
+            run = AgentExecution(
+                _kind(span), facts.agent_name or span.name, began, _time(span.end_ns or span.start_ns), _seconds(span)
+            )
+            run.status, run.error_message = _status(span), _error(span)
+            self._book.add_agent(self._task(span, began), run)
+        run.planning_steps += below.planning
+        self._book.settle(below.records, run)
+        self._collector.changed()
+        return _Below(agents=[run], calls=below.calls)
+
+    def _begun_by_hand(self, span: SpanRecord) -> AgentExecution | None:
+        """Return the run that a wrapper of ours recorded, if *span* is its outermost one."""
+        agent_id = span.attributes.get(AGENT_ID)
+        if not isinstance(agent_id, str) or span.attributes.get(AGENT_PARENT) != (self._parent(span) or ""):
+            return None
+        return self._book.agent(agent_id)
+
+    def _pass_on(self, span: SpanRecord, below: _Below) -> None:
+        if not (below.records or below.agents or below.calls or below.planning):
+            return
+        parent = self._parent(span)
+        if parent is None:
+            self._book.settle(below.records, None)
+            return
+        known = self._below.setdefault(parent, below)
+        if known is not below:
+            known.records += below.records
+            known.agents += below.agents
+            known.calls |= below.calls
+            known.planning += below.planning
+        while len(self._below) > _MAX_WAITING:
+            self._book.settle(self._below.popitem(last=False)[1].records, None)
+
+    def _parent(self, span: SpanRecord) -> str | None:
+        return None if span.parent_id is None or [span.parent_id] == self._outside else span.parent_id
+
+    def _task(self, span: SpanRecord, began: datetime) -> TaskExecution:
+        task_id = span.attributes.get(TASK_ID)
+        return self._book.task_at(task_id if isinstance(task_id, str) else None, began)
+
+    def _fingerprint(self, value: object) -> str | None:
+        if not isinstance(value, str):
+            return None
+        return hashlib.blake2b(value.encode("utf-8", "replace"), digest_size=6, key=self._salt).hexdigest()
+
+
+def _kind(span: SpanRecord) -> AgentType:
+    name = str(span.attributes.get(_AGENT_CLASS, ""))
+    if "CodeAgent" in name:
+        return AgentType.CODE
+    return AgentType.TOOL_CALLING if "ToolCalling" in name else AgentType.MICRO
+
+
+def _status(span: SpanRecord) -> TaskStatus:
+    if span.status_code == "ERROR":
+        cancelled = (span.status_description or "").startswith(_CANCELLED)
+        return TaskStatus.CANCELLED if cancelled else TaskStatus.FAILED
+    if span.attributes.get(semconv.STREAM_STATE) == "closed_early":
+        return TaskStatus.CANCELLED
+    return TaskStatus.PARTIAL if span.attributes.get(_AGENT_STATE) == "max_steps_error" else TaskStatus.COMPLETED
+
+
+def _error(span: SpanRecord) -> str | None:
+    return shorten(span.status_description or "error", 200) if span.status_code == "ERROR" else None
+
+
+def _seconds(span: SpanRecord) -> float:
+    return ((span.end_ns or span.start_ns) - span.start_ns) / _NS
+
+
+def _time(nanoseconds: int) -> datetime:
+    return datetime.fromtimestamp(nanoseconds / _NS, timezone.utc)

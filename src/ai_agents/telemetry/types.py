@@ -1,0 +1,502 @@
+"""What a session is made of: plain data classes with ``to_dict`` and ``from_dict``, and the names of their states.
+
+A session holds times, counts and statuses, never what a model or a tool said. ``from_dict`` takes files of older and
+newer releases: unknown keys are ignored, and what is missing has its default.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import datetime  # noqa: TC003 - type of fields
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from ai_agents.telemetry.loose import (
+    as_choice,
+    as_count,
+    as_list,
+    as_map,
+    as_number,
+    as_text,
+    as_time,
+    optional_text,
+    optional_time,
+    seconds_between,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from agentlightning.types.query import SpanFacts
+
+SCHEMA_VERSION = 1
+"""Version of the file's shape; it rises when a reader has to know."""
+
+
+class TaskStatus(Enum):
+    """State of a task, an agent's run or a use of a tool."""
+
+    NOT_STARTED = "not_started"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    PARTIAL = "partial"
+    """It came to no end of its own: stopped by a limit, by the end of the session or of the process."""
+
+
+class AgentType(Enum):
+    """Kind of an agent."""
+
+    SUPERVISOR = "supervisor"
+    MICRO = "micro"
+    TOOL_CALLING = "tool_calling"
+    CODE = "code"
+    MANAGED = "managed"
+
+
+class _Json:
+    """JSON text of whatever has ``to_dict`` and ``from_dict``."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data that JSON can hold."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Return what ``to_dict`` was called on."""
+        raise NotImplementedError
+
+    def to_json(self) -> str:
+        """Return indented JSON text."""
+        return json.dumps(self.to_dict(), indent=2, default=str, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Return what ``to_json`` was called on.
+
+        Raises:
+            ValueError: *text* is no JSON.
+        """
+        return cls.from_dict(as_map(json.loads(text)))
+
+
+@dataclass
+class TokenUsage(_Json):
+    """Tokens, whole and by model, and what they cost."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+    model_breakdown: dict[str, TokenUsage] = field(default_factory=dict[str, "TokenUsage"])
+    cost_estimate: float | None = None
+    """USD, the sum of the costs that are known; None when none is."""
+
+    def __post_init__(self) -> None:
+        """Fill in the total where it was not given."""
+        if not self.total_tokens:
+            self.total_tokens = self.prompt_tokens + self.completion_tokens
+
+    def add_usage(self, other: TokenUsage) -> None:
+        """Add *other* to this one, model by model; *other* stays as it is and shares nothing with this one."""
+        self.prompt_tokens += other.prompt_tokens
+        self.completion_tokens += other.completion_tokens
+        self.total_tokens += other.total_tokens
+        if other.cost_estimate is not None:
+            self.cost_estimate = (self.cost_estimate or 0.0) + other.cost_estimate
+        for model, usage in other.model_breakdown.items():
+            self.model_breakdown.setdefault(model, TokenUsage()).add_usage(usage)
+
+    def add_call(self, call: LLMCall) -> None:
+        """Add one call, also to its model."""
+        usage = TokenUsage(
+            call.prompt_tokens, call.completion_tokens, call.total_tokens, cost_estimate=call.cost_estimate
+        )
+        self.add_usage(usage)
+        self.model_breakdown.setdefault(call.model, TokenUsage()).add_usage(usage)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data that JSON can hold."""
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.total_tokens,
+            "model_breakdown": {model: usage.to_dict() for model, usage in self.model_breakdown.items()},
+            "cost_estimate": self.cost_estimate,
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Return what ``to_dict`` was called on."""
+        models = as_map(data.get("model_breakdown"))
+        return cls(
+            as_count(data.get("prompt_tokens")),
+            as_count(data.get("completion_tokens")),
+            as_count(data.get("total_tokens")),
+            {model: cls.from_dict(as_map(usage)) for model, usage in models.items()},
+            as_number(data.get("cost_estimate")),
+        )
+
+
+@dataclass
+class EnvironmentInfo(_Json):
+    """Where a session ran."""
+
+    os_type: str
+    os_version: str
+    python_version: str
+    working_directory: str
+    project_root: str
+    user_name: str | None = None
+    timezone: str = "UTC"
+    environment_variables: dict[str, str] = field(default_factory=dict[str, str])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data that JSON can hold."""
+        return {**vars(self), "environment_variables": dict(self.environment_variables)}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Return what ``to_dict`` was called on."""
+        names = ("os_type", "os_version", "python_version", "working_directory", "project_root")
+        variables = as_map(data.get("environment_variables"))
+        return cls(
+            *(as_text(data.get(name)) for name in names),
+            user_name=optional_text(data.get("user_name")),
+            timezone=as_text(data.get("timezone"), "UTC"),
+            environment_variables={name: as_text(value) for name, value in variables.items()},
+        )
+
+
+@dataclass
+class CodeMetrics(_Json):
+    """What a task changed in the files of its project."""
+
+    files_created: int = 0
+    files_modified: int = 0
+    files_deleted: int = 0
+    lines_added: int = 0
+    lines_removed: int = 0
+    lines_modified: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data that JSON can hold."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Return what ``to_dict`` was called on."""
+        return cls(**{name: as_count(data.get(name)) for name in vars(cls())})
+
+
+@dataclass
+class LLMCall(_Json):
+    """One call of a model."""
+
+    model: str
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    duration: float
+    """Seconds."""
+    timestamp: datetime
+    """When it began."""
+    cost_estimate: float | None = None
+    """USD, None where it is not known."""
+    cached_tokens: int = 0
+    """Part of the prompt that was read from the provider's cache."""
+    failed: bool = False
+    usage_missing: bool = False
+    """The provider reported no tokens; the counts are 0 for want of better ones."""
+    facts: SpanFacts | None = field(default=None, repr=False, compare=False)
+    """What the price depends on; stays in memory."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data that JSON can hold."""
+        data = {key: value for key, value in vars(self).items() if key != "facts"}
+        return {**data, "timestamp": self.timestamp.isoformat()}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Return what ``to_dict`` was called on."""
+        return cls(
+            as_text(data.get("model")),
+            as_count(data.get("prompt_tokens")),
+            as_count(data.get("completion_tokens")),
+            as_count(data.get("total_tokens")),
+            as_number(data.get("duration")) or 0.0,
+            as_time(data.get("timestamp")),
+            as_number(data.get("cost_estimate")),
+            as_count(data.get("cached_tokens")),
+            data.get("failed") is True,
+            data.get("usage_missing") is True,
+        )
+
+
+@dataclass
+class ToolExecution(_Json):
+    """One use of a tool."""
+
+    tool_name: str
+    start_time: datetime
+    end_time: datetime | None = None
+    duration: float | None = None
+    """Seconds; None while it runs."""
+    status: TaskStatus = TaskStatus.NOT_STARTED
+    error_message: str | None = None
+    is_final_answer: bool = False
+    """It is the tool by which an agent of smolagents gives its answer."""
+    result_chars: int | None = None
+    """Size of the result, as text."""
+    arguments_key: str | None = None
+    """The same for two uses with the same arguments, and nothing else can be told from it."""
+
+    def __post_init__(self) -> None:
+        """Fill in the duration where both times are known."""
+        if self.duration is None and self.end_time is not None:
+            self.duration = seconds_between(self.start_time, self.end_time)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data that JSON can hold."""
+        return {**vars(self), **_times(self), "status": self.status.value}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Return what ``to_dict`` was called on."""
+        chars = as_number(data.get("result_chars"))
+        return cls(
+            as_text(data.get("tool_name")),
+            as_time(data.get("start_time")),
+            optional_time(data.get("end_time")),
+            as_number(data.get("duration")),
+            as_choice(data.get("status"), TaskStatus, TaskStatus.NOT_STARTED),
+            optional_text(data.get("error_message")),
+            data.get("is_final_answer") is True,
+            None if chars is None else int(chars),
+            optional_text(data.get("arguments_key")),
+        )
+
+
+@dataclass
+class AgentExecution(_Json):
+    """One run of an agent."""
+
+    agent_type: AgentType
+    agent_name: str
+    start_time: datetime
+    end_time: datetime | None = None
+    duration: float | None = None
+    """Seconds; None while it runs."""
+    status: TaskStatus = TaskStatus.NOT_STARTED
+    llm_calls: list[LLMCall] = field(default_factory=list["LLMCall"])
+    tools_used: list[ToolExecution] = field(default_factory=list["ToolExecution"])
+    error_message: str | None = None
+    planning_steps: int = 0
+
+    def __post_init__(self) -> None:
+        """Fill in the duration where both times are known."""
+        if self.duration is None and self.end_time is not None:
+            self.duration = seconds_between(self.start_time, self.end_time)
+
+    def get_total_tokens(self) -> TokenUsage:
+        """Return the sum over this agent's own calls; agents that it managed have records of their own."""
+        return _sum_calls(self.llm_calls)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data that JSON can hold."""
+        return {
+            **vars(self),
+            **_times(self),
+            "agent_type": self.agent_type.value,
+            "status": self.status.value,
+            "llm_calls": [call.to_dict() for call in self.llm_calls],
+            "tools_used": [tool.to_dict() for tool in self.tools_used],
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Return what ``to_dict`` was called on."""
+        return cls(
+            as_choice(data.get("agent_type"), AgentType, AgentType.MICRO),
+            as_text(data.get("agent_name")),
+            as_time(data.get("start_time")),
+            optional_time(data.get("end_time")),
+            as_number(data.get("duration")),
+            as_choice(data.get("status"), TaskStatus, TaskStatus.NOT_STARTED),
+            as_list(data.get("llm_calls"), LLMCall.from_dict),
+            as_list(data.get("tools_used"), ToolExecution.from_dict),
+            optional_text(data.get("error_message")),
+            as_count(data.get("planning_steps")),
+        )
+
+
+@dataclass
+class TaskExecution(_Json):
+    """One task: what was asked for, and everything that was done for it."""
+
+    task_id: str
+    description: str
+    start_time: datetime
+    end_time: datetime | None = None
+    status: TaskStatus = TaskStatus.NOT_STARTED
+    sop_category: str | None = None
+    agents: list[AgentExecution] = field(default_factory=list["AgentExecution"])
+    tools: list[ToolExecution] = field(default_factory=list["ToolExecution"])
+    llm_calls: list[LLMCall] = field(default_factory=list["LLMCall"])
+    code_changes: CodeMetrics = field(default_factory=CodeMetrics)
+    error_message: str | None = None
+    archived_records: int = 0
+    """Calls and uses of tools that are no longer in the lists, as the session is too long; the sums have them."""
+    archived_tokens: TokenUsage = field(default_factory=TokenUsage)
+
+    @property
+    def duration(self) -> float | None:
+        """Seconds from start to end; None while the task is open."""
+        return None if self.end_time is None else seconds_between(self.start_time, self.end_time)
+
+    def get_total_tokens(self) -> TokenUsage:
+        """Return the sum over the task's own calls and those of its agents, by model and with their cost."""
+        usage = _sum_calls(self.llm_calls)
+        for agent in self.agents:
+            usage.add_usage(agent.get_total_tokens())
+        usage.add_usage(self.archived_tokens)
+        return usage
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data that JSON can hold."""
+        data = {
+            **vars(self),
+            **_times(self),
+            "duration": self.duration,
+            "status": self.status.value,
+            "agents": [agent.to_dict() for agent in self.agents],
+            "tools": [tool.to_dict() for tool in self.tools],
+            "llm_calls": [call.to_dict() for call in self.llm_calls],
+            "code_changes": self.code_changes.to_dict(),
+        }
+        del data["archived_tokens"], data["archived_records"]
+        if self.archived_records:
+            data |= {"archived_records": self.archived_records, "archived_tokens": self.archived_tokens.to_dict()}
+        return data
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Return what ``to_dict`` was called on."""
+        return cls(
+            as_text(data.get("task_id")),
+            as_text(data.get("description")),
+            as_time(data.get("start_time")),
+            optional_time(data.get("end_time")),
+            as_choice(data.get("status"), TaskStatus, TaskStatus.NOT_STARTED),
+            optional_text(data.get("sop_category")),
+            as_list(data.get("agents"), AgentExecution.from_dict),
+            as_list(data.get("tools"), ToolExecution.from_dict),
+            as_list(data.get("llm_calls"), LLMCall.from_dict),
+            CodeMetrics.from_dict(as_map(data.get("code_changes"))),
+            optional_text(data.get("error_message")),
+            as_count(data.get("archived_records")),
+            TokenUsage.from_dict(as_map(data.get("archived_tokens"))),
+        )
+
+
+def _no_environment() -> EnvironmentInfo:
+    return EnvironmentInfo("", "", "", "", "")
+
+
+@dataclass
+class TelemetrySession(_Json):
+    """Everything from the first task of a process to its end."""
+
+    session_id: str
+    start_time: datetime
+    end_time: datetime | None = None
+    environment: EnvironmentInfo = field(default_factory=_no_environment)
+    tasks: list[TaskExecution] = field(default_factory=list["TaskExecution"])
+    total_tokens: TokenUsage = field(default_factory=TokenUsage)
+    total_duration: float = 0.0
+    """Seconds in which at least one task ran; ``add_task`` adds up instead."""
+    process: str = field(default="", compare=False)
+    """Process that records the session; empty where that is of no interest."""
+
+    def add_task(self, task: TaskExecution) -> None:
+        """Append *task* and add its tokens and its duration to the totals."""
+        self.tasks.append(task)
+        self.total_tokens.add_usage(task.get_total_tokens())
+        self.total_duration += task.duration or 0.0
+
+    def get_session_duration(self) -> float | None:
+        """Return the seconds from start to end; None while the session is open."""
+        return None if self.end_time is None else seconds_between(self.start_time, self.end_time)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data that JSON can hold."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "session_id": self.session_id,
+            **_times(self),
+            "session_duration": self.get_session_duration(),
+            "process": self.process,
+            "environment": self.environment.to_dict(),
+            "tasks": [task.to_dict() for task in self.tasks],
+            "total_tokens": self.total_tokens.to_dict(),
+            "total_duration": self.total_duration,
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Return what ``to_dict`` was called on."""
+        return cls(
+            as_text(data.get("session_id")),
+            as_time(data.get("start_time")),
+            optional_time(data.get("end_time")),
+            EnvironmentInfo.from_dict(as_map(data.get("environment"))),
+            as_list(data.get("tasks"), TaskExecution.from_dict),
+            TokenUsage.from_dict(as_map(data.get("total_tokens"))),
+            as_number(data.get("total_duration")) or 0.0,
+            as_text(data.get("process")),
+        )
+
+    def save_to_file(self, path: str | Path) -> None:
+        """Write the session as JSON, making the folders above; for a durable file see ``TelemetryDataStore``."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(self.to_json(), encoding="utf-8")
+
+    @classmethod
+    def load_from_file(cls, path: str | Path) -> TelemetrySession:
+        """Read what ``save_to_file`` wrote."""
+        return cls.from_json(Path(path).read_text(encoding="utf-8"))
+
+
+def serialize_telemetry_data(obj: Any) -> str:  # noqa: ANN401 - anything with to_dict, or plain data
+    """Return JSON text of a session, task, agent or other record, or of plain data."""
+    return json.dumps(obj.to_dict() if hasattr(obj, "to_dict") else obj, indent=2, default=str, ensure_ascii=False)
+
+
+def deserialize_telemetry_data(text: str, data_type: str) -> TelemetrySession | TaskExecution | AgentExecution:
+    """Return the record in *text*; *data_type* is ``session``, ``task`` or ``agent``.
+
+    Raises:
+        ValueError: Another *data_type*, or *text* is no JSON.
+    """
+    kinds = {"session": TelemetrySession, "task": TaskExecution, "agent": AgentExecution}
+    if data_type not in kinds:
+        msg = f"Unknown data type: {data_type}"
+        raise ValueError(msg)
+    return kinds[data_type].from_dict(cast("dict[str, Any]", json.loads(text)))
+
+
+def _sum_calls(calls: list[LLMCall]) -> TokenUsage:
+    usage = TokenUsage()
+    for call in calls:
+        usage.add_call(call)
+    return usage
+
+
+def _times(record: ToolExecution | AgentExecution | TaskExecution | TelemetrySession) -> dict[str, str | None]:
+    return {
+        "start_time": record.start_time.isoformat(),
+        "end_time": None if record.end_time is None else record.end_time.isoformat(),
+    }
