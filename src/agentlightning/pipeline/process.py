@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from agentlightning import settings
+from agentlightning._internal import fork  # noqa: F401 - its hooks have to be registered before ours: they run after
 from agentlightning._internal.guard import failures, guard
 from agentlightning.pipeline.ledger import Account, Ledger, ledger_folder
 from agentlightning.pipeline.open_spans import OpenSpans

@@ -52,6 +52,8 @@ class InMemoryLightningStore(SqlLightningStore):
 class _MemoryConnector(SqliteConnector):
     """One connection to a database in memory, for readers and the writer alike."""
 
+    _closes_at_fork = False  # with its connection the database would be gone
+
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self.evicted_rollouts = 0

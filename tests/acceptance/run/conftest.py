@@ -68,11 +68,11 @@ class Lab:
         }
         return subprocess.Popen[bytes](command, **{**settings, **options})
 
-    def run(self, command: list[str], *, stdin: bytes = b"", **options: Any) -> End:
+    def run(self, command: list[str], *, stdin: bytes = b"", patience_s: float = 18, **options: Any) -> End:
         """Run *command* to its end."""
         with self.start(command, **options) as process:
             try:
-                out, err = process.communicate(stdin, timeout=18)
+                out, err = process.communicate(stdin, timeout=patience_s)
             except BaseException:
                 process.kill()
                 raise

@@ -1,4 +1,4 @@
-"""Processes that a program starts: their spans arrive exactly once, in the run's rollout and trace, under the right span."""
+"""Processes that a program starts: their spans arrive once each, in the run's rollout and trace, under the right span."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Lab
-
     from agentlightning import Span
+    from conftest import Lab
 
 START = "import asyncio, multiprocessing, os, subprocess, sys, threading, time\n"
 
@@ -72,9 +71,16 @@ def by_name(spans: list[Span]) -> dict[str, list[Span]]:
 @pytest.mark.parametrize("way", WAYS)
 def test_spans_of_children(lab: Lab, way: str) -> None:
     """However a child is started, its spans hang under the span in which it was started, each once."""
-    body = "".join(f"    {line}\n" for line in f'emit("before")\nwith tracer.start_as_current_span("outer"):'.splitlines())
+    body = "".join(
+        f"    {line}\n" for line in 'emit("before")\nwith tracer.start_as_current_span("outer"):'.splitlines()
+    )
     body += "".join(f"        {line}\n" for line in WAYS[way].strip().splitlines())
-    code = START + "if 'child' in sys.argv:\n    emit('child')\nelif __name__ == '__main__':\n" + body + '    emit("after")\n'
+    code = (
+        START
+        + "if 'child' in sys.argv:\n    emit('child')\nelif __name__ == '__main__':\n"
+        + body
+        + '    emit("after")\n'
+    )
     end = lab.python(code)
     assert end.code == 0, end.stderr
     assert end.stderr.count(b"\n") == 1, end.stderr
@@ -87,7 +93,8 @@ def test_spans_of_children(lab: Lab, way: str) -> None:
     assert " 0 lost" in end.last_line
 
 
-@pytest.mark.parametrize("forks", [40, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.timeout(150)
+@pytest.mark.parametrize("forks", [20, pytest.param(200, marks=pytest.mark.slow)])
 def test_forks_beside_busy_threads(lab: Lab, forks: int) -> None:
     """A program that forks while eight threads write spans never hangs, and no span is written twice or lost."""
     end = lab.python(
@@ -96,7 +103,7 @@ def test_forks_beside_busy_threads(lab: Lab, forks: int) -> None:
 stop = threading.Event(); made = [0] * 8
 def work(n):
     while not stop.is_set():
-        emit(f"thread-{{n}}"); made[n] += 1; time.sleep(0.001)
+        emit(f"thread-{{n}}"); made[n] += 1; time.sleep(0.002)
 threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
 emit("first")
 for t in threads: t.start()
@@ -108,7 +115,8 @@ for number in range({forks}):
 stop.set()
 for t in threads: t.join()
 print(sum(made))
-"""
+""",
+        patience_s=140,
     )
     assert end.code == 0, end.stderr
     counts = Counter(span.name.partition("-")[0] for span in lab.spans())
@@ -118,12 +126,12 @@ print(sum(made))
 
 def test_children_that_end_after_the_program(lab: Lab) -> None:
     """A child that goes on when the program has ended goes on recording, and the last line says that it does."""
-    script = lab.script(START + "emit('a'); subprocess.Popen(['sleep', '0.1']);\nif os.fork() == 0:\n"
+    script = lab.script(START + "emit('a')\nif os.fork() == 0:\n"
                         "    emit('b'); os.close(1); os.close(2); time.sleep(1.2); emit('late'); sys.exit(0)\n"
                         "time.sleep(0.2)\n")  # fmt: skip
     end = lab.traced(sys.executable, script)
     assert end.code == 0
-    assert b"1 process of this run still work" in end.stderr or b"still" in end.stderr
+    assert b"1 process of this run still" in end.stderr
     deadline = 40
     while deadline and len(lab.spans()) < 3:
         deadline -= 1
@@ -135,7 +143,8 @@ def test_run_inside_run(lab: Lab) -> None:
     """A program under ``agl run`` that itself calls ``agl run`` gets a rollout of its own, a child of the outer one."""
     inner = lab.script("emit('inner')", "inner.py")
     end = lab.python(
-        START + f"""
+        START
+        + f"""
 agl = os.path.join(os.path.dirname(sys.executable), "agl")
 with tracer.start_as_current_span("outer"):
     subprocess.run([agl, "run", "-q", sys.executable, {inner!r}], check=True)

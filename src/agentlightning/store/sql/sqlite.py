@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agentlightning._internal.fork import rest_at_fork
 from agentlightning.errors import (
     StoreCorruptError,
     StoreError,
@@ -36,6 +37,9 @@ APPLICATION_ID = 0x41474C31
 
 BUSY_TIMEOUT_S = 30.0
 """How long a writer waits for the others."""
+
+_FORK_WAIT_S = 1.0
+"""How long a fork waits for a transaction of another thread."""
 
 _ROWS_PER_STATEMENT = 500
 _MAX_VARIABLES = 32_766 if sqlite3.sqlite_version_info >= (3, 32) else 999
@@ -62,6 +66,8 @@ class SqliteConnector:
         self._pid = os.getpid()
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
+        self._is_resting = False
+        rest_at_fork(self)
         with self._lock, _translated(self.path):
             self._make_file(create=create)
             self._check_and_migrate()
@@ -138,6 +144,30 @@ class SqliteConnector:
                 ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
         self._writer = self._reader = None
         self._pid = os.getpid()
+
+    def before_fork(self) -> None:
+        """Close the connections, so that a child knows of none.
+
+        SQLite keeps in memory which locks its process holds on a file. A child that inherits this believes that it
+        holds them too, and takes none: then whoever closes the file last in its eyes deletes the log into which the
+        child goes on to write.
+        """
+        self._is_resting = self._lock.acquire(timeout=_FORK_WAIT_S)
+        if self._is_resting and self._closes_at_fork:
+            self.close()
+
+    _closes_at_fork = True
+
+    def after_fork_in_parent(self) -> None:
+        """Let the other threads go on."""
+        if self._is_resting:
+            self._is_resting = False
+            self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """Forget the lock, which may be another thread's of the parent."""
+        self._is_resting = False
+        self._lock = threading.RLock()
 
     def after_fork(self) -> None:
         """Make the connector usable in a child: another thread may have held the lock when the parent forked."""
