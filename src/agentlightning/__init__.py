@@ -11,6 +11,7 @@ TYPE_CHECKING = False  # as type checkers read it; ``typing`` takes longer than 
 
 if TYPE_CHECKING:
     from agentlightning._internal.version import __version__
+    from agentlightning.algorithm import Algorithm, Baseline, algo
     from agentlightning.emitter import (
         emit_exception,
         emit_message,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from agentlightning.instrumentation import instrument_all, uninstrument_all
     from agentlightning.litagent import FunctionalLitAgent, LitAgent, llm_rollout, prompt_rollout, rollout, wrap
     from agentlightning.pipeline.process import flush
+    from agentlightning.runner import Alert, LitAgentRunner, Runner
     from agentlightning.semconv import SpanAttributeNames, SpanNames
     from agentlightning.settings import configure
     from agentlightning.store import LightningStore, SqliteLightningStore, open_store
@@ -68,9 +70,12 @@ if TYPE_CHECKING:
 __all__ = [
     "LLM",
     "AgentLightningError",
+    "Alert",
+    "Algorithm",
     "Attempt",
     "AttemptStatus",
     "AttemptedRollout",
+    "Baseline",
     "Dataset",
     "Event",
     "FunctionalLitAgent",
@@ -79,6 +84,7 @@ __all__ = [
     "LightningStore",
     "Link",
     "LitAgent",
+    "LitAgentRunner",
     "MissingExtraError",
     "NamedResources",
     "OtelResource",
@@ -92,6 +98,7 @@ __all__ = [
     "RolloutConfig",
     "RolloutMode",
     "RolloutStatus",
+    "Runner",
     "SettingError",
     "Span",
     "SpanAttributeNames",
@@ -111,6 +118,7 @@ __all__ = [
     "Triplet",
     "UnknownIdError",
     "__version__",
+    "algo",
     "configure",
     "emit_exception",
     "emit_message",
@@ -132,6 +140,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "algorithm": "Algorithm Baseline algo",
     "emitter": (
         "emit_exception emit_message emit_object emit_reward find_final_reward find_reward_spans "
         "get_reward_value is_reward_span reward"
@@ -143,6 +152,7 @@ _HOMES = {
     "instrumentation": "instrument_all uninstrument_all",
     "litagent": "FunctionalLitAgent LitAgent llm_rollout prompt_rollout rollout wrap",
     "pipeline.process": "flush",
+    "runner": "Alert LitAgentRunner Runner",
     "semconv": "SpanAttributeNames SpanNames",
     "settings": "configure",
     "store": "LightningStore SqliteLightningStore open_store",
