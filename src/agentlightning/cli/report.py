@@ -10,8 +10,8 @@ from agentlightning.cli.figures import to_metadata
 from agentlightning.cli.text import count, dollars, plural
 from agentlightning.errors import StoreError
 from agentlightning.pipeline.ledger import Account, read_accounts, remove_folder
-from agentlightning.pipeline.spill import replay_spill
-from agentlightning.store.url import open_store, open_writer
+from agentlightning.pipeline.spill import replay_store
+from agentlightning.store.url import open_store
 from agentlightning.view.cost import price
 from agentlightning.view.summary import Summary, summary
 
@@ -33,10 +33,7 @@ def report(url: str | None, rollout_id: str, folder: Path | None, *, named: str 
         folder: Where its processes keep their counters; deleted once they are in the store.
         named: ``--store`` as the user gave it, repeated in the command that shows the trace.
     """
-    try:
-        replay_spill(open_writer(url), timeout_s=_REPLAY_S)
-    except StoreError:
-        pass  # the same error is reported below
+    replay_store(url, timeout_s=_REPLAY_S)
     account, alive = read_accounts(folder) if folder else (Account(), 0)
     try:
         store = open_store(url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import threading
@@ -285,13 +286,19 @@ class Lane:
         """Bring everything to the disk, also what the worker is writing: the store recognises what comes twice."""
         with self._lock:
             self._is_abandoned = self._writing is not None
-            if self._first or self._last:
-                self._spill_not_before = 0.0
+            self._spill_not_before = 0.0
+            if self._first and self._has_spilled and self._spill is not None:
+                with contextlib.suppress(OSError):  # what cannot be written is counted below
+                    while self._first:
+                        self._spill.put_before(self._first[-1])
+                        self._first.pop()
+            elif self._first or self._last:
                 self._spill_all(move_first=True)
+            if self._last:
+                self._spill_all(move_first=False)
             if self._spill is not None:
                 self._spill.close_segment()
-            if self._writer.url is None or self._first or self._last:
-                self._lose_rest()
+            self._lose_rest()
 
     def _lose_rest(self) -> None:
         """Count what cannot be brought to the disk as lost, but for the batch that is being written right now."""

@@ -12,32 +12,47 @@ if TYPE_CHECKING:
 MAX_SPAN_BYTES = 64 * 2**20
 """A span whose texts together are longer than this, in bytes after cutting, is dropped as ``too_large``."""
 
+_MAX_NAME_BYTES = 65_536
+_NUMBERS = frozenset({int, float, bool, type(None)})
 
-def limit(record: SpanRecord, max_value_bytes: int) -> int:
+
+def limit(record: SpanRecord, max_value_bytes: int, cut: list[str] | None = None) -> int:
     """Cut every text of *record* to *max_value_bytes* of UTF-8, replace lone surrogates, and mark both.
+
+    Args:
+        record: Changed in place.
+        max_value_bytes: Longest text; names and the status description have a limit of their own, 64 KiB.
+        cut: Keys of attributes that were cut before, to be marked too.
 
     Returns:
         Bytes of all texts afterwards, an estimate that is exact for ASCII.
     """
-    cut: list[str] = []
+    cut = [] if cut is None else cut
     size = limit_attributes(record.attributes, max_value_bytes, cut)
     for event in record.events:
+        event.name = _limited(event.name, _MAX_NAME_BYTES)
         size += limit_attributes(event.attributes, max_value_bytes, cut)
     for link in record.links:
         size += limit_attributes(link.attributes, max_value_bytes, cut)
     if record.status_description:
-        record.status_description = _limited(record.status_description, 65_536)
-    record.name = _limited(record.name, 65_536)
+        record.status_description = _limited(record.status_description, _MAX_NAME_BYTES)
+    record.name = _limited(record.name, _MAX_NAME_BYTES)
     if cut:
         record.attributes[semconv.TRUNCATED] = sorted(set(cut))
     return size
 
 
 def limit_attributes(attributes: AttributeMap, max_bytes: int, cut: list[str]) -> int:
-    """Limit the texts in *attributes* in place, add the keys that were changed to *cut*, return the bytes of texts."""
+    """Limit the texts in *attributes* in place, add the keys that were changed to *cut*, return the bytes of texts.
+
+    Names of attributes are limited too, to 64 KiB, and lose lone surrogates.
+    """
     size = 0
+    odd: list[str] = []
     for key, value in attributes.items():
-        if isinstance(value, str):
+        if not key.isascii() or len(key) > _MAX_NAME_BYTES:
+            odd.append(key)
+        if type(value) is str:
             length = len(value)
             if length * 4 > max_bytes or not value.isascii():
                 short = _limited(value, max_bytes)
@@ -46,31 +61,72 @@ def limit_attributes(attributes: AttributeMap, max_bytes: int, cut: list[str]) -
                     cut.append(key)
                 length = len(short)
             size += length
-        elif isinstance(value, list):
-            size += _limit_list(key, cast("list[object]", value), max_bytes, cut)
-        elif isinstance(value, bytes) and len(value) > max_bytes:
+        elif isinstance(value, (list, dict)):
+            size += _limit_nested(attributes, key, max_bytes, cut)
+        elif isinstance(value, bytes):
             attributes[key] = value[:max_bytes]
-            cut.append(key)
-            size += max_bytes
-    return size
-
-
-def _limit_list(key: str, values: list[object], max_bytes: int, cut: list[str]) -> int:
-    if not values or not isinstance(values[0], str):
-        return 8 * len(values)
-    size = 0
-    for place, value in enumerate(values):
-        if isinstance(value, str):
-            short = _limited(value, max_bytes)
-            if short is not value:
-                values[place] = short
+            size += min(len(value), max_bytes)
+            if len(value) > max_bytes:
                 cut.append(key)
-            size += len(short)
+    for key in odd:
+        name = _limited(key, _MAX_NAME_BYTES)
+        if name != key:
+            attributes[name] = attributes.pop(key)
+            cut.append(name)
     return size
+
+
+def cut_huge(attributes: AttributeMap, max_bytes: int, cut: list[str]) -> None:
+    """Cut texts that are far longer than *max_bytes* before anything looks at them, and add their keys to *cut*.
+
+    They keep four times as much, so that a credential that is cut in half here is gone when the limit has been kept.
+    """
+    for key, value in attributes.items():
+        if type(value) is str and len(value) > 4 * max_bytes:
+            attributes[key] = value[: 4 * max_bytes]
+            cut.append(key)
+
+
+def _limit_nested(attributes: AttributeMap, key: str, max_bytes: int, cut: list[str]) -> int:
+    """Limit the texts in a list or dict; numbers are never touched, however many there are."""
+    value: object = attributes[key]
+    if isinstance(value, list):
+        values = cast("list[object]", value)
+        if set(map(type, values)) <= _NUMBERS:
+            return 8 * len(values)
+    changed: list[bool] = []
+    limited, size = _walk(cast("object", value), max_bytes, changed)
+    if changed:
+        attributes[key] = limited
+        cut.append(key)
+    return size
+
+
+def _walk(value: object, max_bytes: int, changed: list[bool]) -> tuple[object, int]:
+    """Return *value* with every text in it limited, and the bytes of its texts; plain values are never deep."""
+    if isinstance(value, str):
+        short = _limited(value, max_bytes)
+        if short is not value:
+            changed.append(True)
+        return short, len(short)
+    if isinstance(value, list):
+        parts = [_walk(item, max_bytes, changed) for item in cast("list[object]", value)]
+        return [part for part, _ in parts], sum(size for _, size in parts)
+    if isinstance(value, dict):
+        items = cast("dict[str, object]", value).items()
+        walked = {_limited(str(key), _MAX_NAME_BYTES): _walk(item, max_bytes, changed) for key, item in items}
+        if list(walked) != list(cast("dict[str, object]", value)):
+            changed.append(True)
+        return {key: part for key, (part, _) in walked.items()}, sum(size for _, size in walked.values())
+    return value, 8
 
 
 def _limited(text: str, max_bytes: int) -> str:
     """Return *text* itself when it is valid and short enough, else a copy that is."""
+    if len(text) > max_bytes:  # no need to encode what will be cut off anyway
+        text = text[:max_bytes]
+        encoded = text.encode("utf-8", "backslashreplace")
+        return encoded[:max_bytes].decode("utf-8", "ignore")
     try:
         encoded = text.encode()
     except UnicodeEncodeError:  # a lone surrogate: no encoder takes it, so show it as an escape

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from agentlightning import settings
 from agentlightning._internal.context import home_rollout
 from agentlightning._internal.ids import implicit_ids, process_key
-from agentlightning.pipeline.limits import MAX_SPAN_BYTES, limit
+from agentlightning.pipeline.limits import MAX_SPAN_BYTES, cut_huge, limit
 from agentlightning.pipeline.listener import notify
 from agentlightning.pipeline.redaction import Redactor
 from agentlightning.types.convert import record_from_readable, resource_record
@@ -49,19 +49,19 @@ class Preparer:
             record.rollout_id, record.attempt_id = implicit_ids(record.trace_id)
         elif record.parent_id is parent and home and record.attempt_id != home.attempt_id:
             record.parent_id = None  # the span is in a rollout of its own, not under our parent's span
+        max_bytes, cut = settings.get(settings.MAX_VALUE_BYTES), list[str]()
+        for attributes in (record.attributes, *(event.attributes for event in record.events)):
+            cut_huge(attributes, max_bytes, cut)
         # Redact before limit: cutting first can cut a credential in half, and half of one matches no rule.
         self._redactor.redact(record)
-        size = limit(record, settings.get(settings.MAX_VALUE_BYTES))
+        size = limit(record, max_bytes, cut)
         notify(record)
         return record, size
 
     def rollout_start(self, start: RolloutStart) -> RolloutStart:
         """Return *start* with this process's name and without credentials in its input."""
         start.process = self._process
-        if isinstance(start.input, str):
-            start.input = self._redactor.text(start.input)
-        elif start.input is not None:
-            start.input = self._redactor.attributes({"input": start.input})["input"]
+        start.input = self._redactor.value(start.input)
         return start
 
     def _resource(self, resource: Resource) -> ResourceRecord:

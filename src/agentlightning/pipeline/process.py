@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from agentlightning import settings
-from agentlightning._internal import fork  # noqa: F401 - its hooks have to be registered before ours: they run after
+from agentlightning._internal import fork as _fork  # its hooks have to be registered before ours: they run after
 from agentlightning._internal.guard import failures, guard
 from agentlightning.pipeline.ledger import Account, Ledger, ledger_folder
 from agentlightning.pipeline.open_spans import OpenSpans
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from agentlightning.types.protocol import SpanWriter
     from agentlightning.types.record import AttemptEnd, RolloutStart, WriteBatch, WriteResult
+
+_ = _fork
 
 _FORK_WAIT_S = 1.0
 """Longest time that a fork waits for the worker to finish its step."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
     from agentlightning.pipeline.ledger import Ledger
     from agentlightning.types.record import AttemptEnd, RolloutStart
 
-FULL_WAIT_S = 0.1
-"""Longest time that a full queue holds up the program before it drops."""
+FULL_WAIT_S = 1.0
+"""Longest time that a full queue holds up the program before it drops; worker or relief make room long before that."""
 
 _FIRST_GUESS_BYTES = 5_600
 """Heap that a queued span of 1 KB holds, measured; the worker corrects it by what it sees."""
@@ -59,12 +60,38 @@ Item = Any
 """One of ``EndedSpan``, ``OpenSpan``, ``RolloutStart``, ``AttemptEnd``, ``Flush``; a union costs time to check."""
 
 
+class Wake:
+    """Wakes one waiting thread. Unlike an ``Event`` it may interrupt itself: in a signal handler or a finalizer."""
+
+    def __init__(self) -> None:
+        """Begin unset."""
+        self._tokens: SimpleQueue[None] = SimpleQueue()
+
+    def set(self) -> None:
+        """Let the waiting thread, or the next one that waits, go on."""
+        if self._tokens.empty():
+            self._tokens.put(None)
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until ``set`` was called, which is over then; False after *timeout_s* seconds."""
+        try:
+            self._tokens.get(timeout=timeout_s)
+        except Empty:
+            return False
+        return True
+
+    def clear(self) -> None:
+        """Forget earlier calls of ``set``."""
+        while self.wait(0):
+            pass
+
+
 class SpanQueue:
     """First in, first out; bounded by an estimate of the heap that the waiting spans hold."""
 
     def __init__(self, max_bytes: int, ledger: Ledger) -> None:
         """Hold at most about *max_bytes* of heap; count produced and dropped spans in *ledger*."""
-        self.wake = threading.Event()
+        self.wake = Wake()
         """Set to make the worker look at once."""
         self._items: deque[Item] = deque()
         self._ledger = ledger
@@ -90,7 +117,7 @@ class SpanQueue:
     def put_ended(self, span: ReadableSpan) -> bool:
         """Take a span that ended: count it, number it, queue it. Returns False when it had to be dropped.
 
-        O(1). Only when the queue is full it waits, up to 0.1 s in all until there is room again: a store that hangs
+        O(1). Only when the queue is full it waits, up to 1 s in all until there is room again: a store that hangs
         delays the program once and not for every span.
         """
         press = False

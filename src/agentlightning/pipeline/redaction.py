@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import os
 import re
-from itertools import pairwise
 from typing import TYPE_CHECKING, cast
 
+import msgspec
+
 from agentlightning import semconv
+from agentlightning.pipeline.credential import hide_named_values, may_hold_credential, names_credential
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,73 +24,9 @@ if TYPE_CHECKING:
 
 REPLACEMENT = "[REDACTED]"
 
-_WORDS = frozenset(
-    [
-        "authorization",
-        "cookie",
-        "cookies",
-        "password",
-        "passwd",
-        "passphrase",
-        "secret",
-        "secrets",
-        "credential",
-        "credentials",
-        "apikey",
-        "authtoken",
-        "accesstoken",
-        "refreshtoken",
-        "sessiontoken",
-        "idtoken",
-        "bearertoken",
-        "privatekey",
-        "secretkey",
-        "accesskey",
-    ]
-)
-_PAIRS = frozenset(
-    {
-        *((first, "key") for first in ("api", "private", "secret", "access", "encryption", "signing", "subscription")),
-        *(
-            (first, "token")
-            for first in ("access", "auth", "refresh", "bearer", "id", "session", "api", "csrf", "xsrf")
-        ),
-        ("set", "cookie"),
-    }
-)
-_SPLIT = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z0-9])(?=[A-Z])")
-
-# Words of which at least one is in any text that the patterns below can match, in lower case.
-_GATE = (
-    "authorization", "cookie", "passw", "passphrase", "secret", "credential", "api-key", "apikey", "_key", "access-key",
-    "accesskey", "private-key", "privatekey", "-token", '_token"', "_token'", "_token\\", "_token=", "_token:",
-    "_token ", "authtoken", "accesstoken", "refreshtoken", "sessiontoken", "bearertoken",
-)  # fmt: skip
-
-_QUOTED = re.compile(
-    r"""(?P<quote>\\*["'])(?P<name>(?=[\w.\-]{0,80}(?i:auth|cookie|pass|secret|cred|key|token))[\w.\-]{2,80})(?P=quote)(?P<colon>\s*[:=]\s*)"""
-    r"""(?P<open>b?\\*["'])(?P<value>(?:(?!(?P=open)).){1,20000}?)(?P=open)""",
-    re.DOTALL,
-)
-_HEADER = re.compile(
-    r"(?P<name>\b(?:proxy-)?authorization\b[\"']?\s*[:=,]\s*b?[\"']?(?:bearer|basic|token|digest)\s+)[^\s\"',;}\)]+",
-    re.IGNORECASE,
-)
-_VARIABLE = re.compile(
-    r"(?P<name>\b[A-Z][A-Z0-9_]*(?:_KEY|_TOKEN|_SECRET|_PASSWORD|_PASSWD|_CREDENTIALS?)[\"']?\s*[=:]\s*[\"']?)"
-    r"[^\s\"',;}\)]{6,}"
-)
 _ENVIRONMENT_NAME = re.compile(r"(?:_KEY|_TOKEN|_SECRET|PASSWORD|PASSWD|_CREDENTIALS?)\Z|APIKEY")
 _SHORTEST_SECRET = 12
 """A value in the environment that is shorter is likely a word, and replacing it would damage texts."""
-
-
-def names_credential(name: str) -> bool:
-    """Tell whether *name* (an attribute, header, parameter or key) means that its value is a credential."""
-    words = [word.lower() for word in _SPLIT.split(name) if word]
-    if any(word in _WORDS for word in words):
-        return True
-    return any(pair in _PAIRS for pair in pairwise(words))
 
 
 def environment_secrets(environment: Mapping[str, str]) -> tuple[str, ...]:
@@ -98,6 +36,8 @@ def environment_secrets(environment: Mapping[str, str]) -> tuple[str, ...]:
         for name, value in environment.items()
         if len(value) >= _SHORTEST_SECRET and _ENVIRONMENT_NAME.search(name.upper()) and "/" not in value[:1]
     }
+    # As it stands inside of JSON text, where that is different.
+    found |= {msgspec.json.encode(value).decode()[1:-1] for value in found if value.isascii()}
     return tuple(sorted(found, key=len, reverse=True))
 
 
@@ -114,6 +54,7 @@ class Redactor:
         changed: list[str] = []
         self._attributes(record.attributes, changed)
         for event in record.events:
+            event.name = self.text(event.name)
             self._attributes(event.attributes, changed)
         for link in record.links:
             self._attributes(link.attributes, changed)
@@ -147,6 +88,10 @@ class Redactor:
     def text(self, text: str) -> str:
         """Return *text* without credentials, the same object when it holds none."""
         return self._clean(text) if self._suspicious(text) else text
+
+    def value(self, value: object) -> object:
+        """Return *value*, a text or any nesting of lists and dicts, without credentials."""
+        return _walk(value, self.text)
 
     def _attributes(self, attributes: AttributeMap, changed: list[str]) -> None:
         texts: list[str] = []
@@ -185,22 +130,13 @@ class Redactor:
             changed.append(key)
 
     def _suspicious(self, text: str) -> bool:
-        lower = text.lower()
-        return any(word in lower for word in _GATE) or any(secret in text for secret in self._secrets)
+        return may_hold_credential(text.lower()) or any(secret in text for secret in self._secrets)
 
     def _clean(self, text: str) -> str:
-        clean = _QUOTED.sub(_hide_quoted, text)
-        clean = _HEADER.sub(rf"\g<name>{REPLACEMENT}", clean)
-        clean = _VARIABLE.sub(rf"\g<name>{REPLACEMENT}", clean)
+        clean = hide_named_values(text, REPLACEMENT)
         for secret in self._secrets:
             clean = clean.replace(secret, REPLACEMENT)
         return text if clean == text else clean
-
-
-def _hide_quoted(match: re.Match[str]) -> str:
-    if not names_credential(match["name"]):
-        return match[0]
-    return f"{match['quote']}{match['name']}{match['quote']}{match['colon']}{match['open']}{REPLACEMENT}{match['open']}"
 
 
 def _numbers(value: object) -> bool:
@@ -218,9 +154,15 @@ def _walk(value: object, clean: Callable[[str], str], depth: int = 0) -> object:
     if isinstance(value, dict):
         items = cast("dict[object, object]", value).items()
         return {
-            key: REPLACEMENT if isinstance(item, str) and names_credential(str(key)) else _walk(item, clean, depth + 1)
-            for key, item in items
+            key: REPLACEMENT if _is_hidden(str(key), item) else _walk(item, clean, depth + 1) for key, item in items
         }
     if isinstance(value, (list, tuple)):
         return [_walk(item, clean, depth + 1) for item in cast("list[object]", value)]
     return value
+
+
+def _is_hidden(name: str, value: object) -> bool:
+    """Tell whether *value* is replaced for its name: texts and lists of them are, a schema or a number is not."""
+    if not isinstance(value, (str, list)) or _numbers(cast("object", value)):
+        return False
+    return names_credential(name)

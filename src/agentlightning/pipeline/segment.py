@@ -92,14 +92,15 @@ class SpillFolder:
 class SegmentWriter:
     """Writes one segment; after an error the file ends where its last good group ends. Used under one lock."""
 
-    def __init__(self, folder: SpillFolder, head: SegmentHead) -> None:
-        """Make a new segment in *folder*.
+    def __init__(self, folder: SpillFolder, head: SegmentHead, *, before: Path | None = None) -> None:
+        """Make a new segment in *folder*, to be replayed before the one at *before*, else after all others.
 
         Raises:
             OSError: It cannot be made or written; no file is left behind.
         """
         folder.make()
-        name = f"{time.time_ns():020d}-{os.getpid()}-{os.urandom(4).hex()}"
+        stamp_ns = time.time_ns() if before is None else int(before.name.partition("-")[0]) - 1
+        name = f"{stamp_ns:020d}-{os.getpid()}-{os.urandom(4).hex()}"
         self.path = folder.path / (name + _OPEN)
         flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | _NO_FOLLOW | _CLOSE_ON_EXEC
         self._descriptor = os.open(self.path, flags, 0o600)

@@ -33,6 +33,7 @@ from agentlightning.pipeline.segment import (
     open_segment,
     read_head,
 )
+from agentlightning.store.url import open_writer
 from agentlightning.types.convert import plain_value
 from agentlightning.types.record import AttemptEnd, ResourceRecord, RolloutStart, SpanRecord, WriteBatch
 
@@ -95,6 +96,24 @@ class Spill:
         except OSError:
             self.close_segment()  # perhaps another folder, or the same one later, takes it
             raise
+        self._ledger.count("spilled", sum(kind == ENDED for kind, _ in records))
+
+    def put_before(self, batch: WriteBatch) -> None:
+        """Write *batch* in front of everything that waits on the disk; see ``put``.
+
+        Raises:
+            OSError: Nothing of it was written.
+        """
+        self.close_segment()
+        if self.is_empty:
+            self.put(batch)
+            return
+        records = list(_encoded(batch))
+        writer = SegmentWriter(SpillFolder(self._closed[0].parent, 0), self.head, before=self._closed[0])
+        try:
+            writer.append(records)
+        finally:
+            self._closed.appendleft(writer.close())
         self._ledger.count("spilled", sum(kind == ENDED for kind, _ in records))
 
     def _open(self) -> SegmentWriter:
@@ -295,6 +314,21 @@ def replay_spill(writer: SpanWriter, *, timeout_s: float) -> Replayed:
         finally:
             replayer.close()
     return total
+
+
+def replay_store(url: str | None, *, timeout_s: float) -> Replayed:
+    """Open the store at *url* if anything lies there for it, and replay it; see ``replay_spill``. Never raises."""
+    if not url or not any(folder.ready() for folder in spill_folders(url)):
+        return Replayed()
+    try:
+        writer = open_writer(url)
+    except StoreError as error:
+        failures.note("spill.replay", error)
+        return Replayed()
+    try:
+        return replay_spill(writer, timeout_s=timeout_s)
+    finally:
+        writer.close()
 
 
 def spill_folders(url: str) -> list[SpillFolder]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from agentlightning._internal.guard import failures, guard
 from agentlightning.pipeline.export import Exporter
-from agentlightning.pipeline.queue import EndedSpan, Flush, OpenSpan
+from agentlightning.pipeline.queue import EndedSpan, Flush, OpenSpan, Wake
 from agentlightning.types.record import AttemptEnd, RolloutStart, SpanRecord, WriteBatch
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Worker:
         self._delivering_since: float | None = None
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
-        self._watch = threading.Event()
+        self._watch = Wake()
         queue.on_pressure = self._watch.set
 
     def start(self) -> None:
@@ -247,7 +247,6 @@ class Worker:
                 self._watch.wait()
             else:
                 self._watch.wait(_WATCH_S)
-            self._watch.clear()
             with guard("relief"):
                 self._relieve()
 
