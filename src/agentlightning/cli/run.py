@@ -9,8 +9,10 @@ import shlex
 import shutil
 import sys
 import threading
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -21,18 +23,26 @@ from agentlightning._internal.guard import guard
 from agentlightning._internal.ids import new_attempt_id, new_rollout_id, new_trace_id, process_key, virtual_span_id
 from agentlightning.cli.child import Child
 from agentlightning.errors import StoreError, StoreUnavailableError
-from agentlightning.pipeline.ledger import ledger_folder, read_accounts
+from agentlightning.pipeline.ledger import Account, Ledger, ledger_folder, read_accounts
 from agentlightning.pipeline.redaction import Redactor
+from agentlightning.pipeline.spill import Spill
 from agentlightning.store.url import open_writer
 from agentlightning.types.record import AttemptEnd, RolloutStart, WriteBatch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from agentlightning.types.protocol import SpanWriter
 
 _BOOTSTRAP = Path(__file__).parent / "bootstrap"
 
 _END_WAIT_S = 2.0
 """Longest time that a store which does not answer holds up the end of the command."""
+
+_REPORT_WAIT_S = 10.0
+"""Longest time that reading the rollout back takes; a rollout of 100,000 spans needs a second."""
+
+T = TypeVar("T")
 
 
 class _RunCommand(click.Command):
@@ -89,26 +99,61 @@ def command(  # noqa: PLR0913 - one parameter for each option
     # The program has ended: whatever goes wrong from here on, its exit code or signal is what the caller gets.
     if recording:
         line = f"agl: the summary cannot be made · agl show {recording.rollout_id}"
+        is_stuck = False
         with guard("report"):
-            line = _last_line(recording, code, store)
+            line, is_stuck = _last_line(recording, code, store)
         with contextlib.suppress(OSError):  # its reader may have closed our stderr
             if not quiet:
                 click.echo(line, err=True)
+        if is_stuck and code >= 0:  # the interpreter would wait for the thread that waits for the store
+            os._exit(code)
     child.end_alike()
     return code
 
 
-def _last_line(recording: Recording, code: int, named: str | None) -> str:
-    """Note how the program ended and say what was recorded."""
+def _last_line(recording: Recording, code: int, named: str | None) -> tuple[str, bool]:
+    """Note how the program ended, and return what is said about it and whether the store is still at work.
+
+    The program has run; its exit code matters more than anything of ours, so nothing here waits for long.
+    """
     try:
-        recording.end(code, _END_WAIT_S)
-    except StoreError as error:  # the program has run; its exit code matters more than our note
-        account, _ = read_accounts(recording.folder) if recording.folder else (None, 0)
-        spans = f"; {account.stored} of {account.produced} spans are stored" if account else ""
-        return f"agl: the end of {recording.rollout_id} is not recorded{spans}: {error}"
+        _in_time(lambda: recording.end(code), _END_WAIT_S)
+    except StoreError as error:
+        account = read_accounts(recording.folder)[0] if recording.folder else Account()
+        later = "; what is missing follows with the next run" if recording.spill_end(code) else ""
+        stored = f"{account.stored} of {account.produced} spans of {recording.rollout_id} are stored"
+        return f"agl: {stored}{later}: {error}", True
     from agentlightning.cli.report import report  # noqa: PLC0415 - loaded while the program ran
 
-    return report(recording.writer.url, recording.rollout_id, recording.folder, named=named)
+    recording.writer.close()  # the program may have harmed the file: what is read now, is read anew
+    try:
+        return _in_time(
+            lambda: report(recording.writer.url, recording.rollout_id, recording.folder, named=named), _REPORT_WAIT_S
+        ), False
+    except StoreError as error:
+        return f"agl: the rollout {recording.rollout_id} cannot be read back: {error}", True
+
+
+def _in_time(work: Callable[[], T], timeout_s: float) -> T:
+    """Return what *work* returns.
+
+    Raises:
+        StoreError: It took longer than *timeout_s* and goes on in its thread, or it raised this.
+    """
+    outcome: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - it is raised again in the other thread
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, name="agl-end", daemon=True).start()
+    try:
+        return outcome.result(timeout_s)
+    except FutureTimeoutError:
+        msg = f"the store did not answer within {timeout_s:g} s; another process may keep it locked"
+        raise StoreUnavailableError(msg) from None
 
 
 def resolve_command(command: tuple[str, ...], module: str | None) -> list[str]:
@@ -220,34 +265,29 @@ class Recording:
             "PYTHONPATH": str(_BOOTSTRAP) + (os.pathsep + path if path else ""),
         }
 
-    def end(self, code: int, timeout_s: float) -> None:
+    def end(self, code: int) -> None:
         """Write how the program ended: its exit code, or minus the signal that killed it.
 
         Raises:
-            StoreError: The store cannot be written, or did not answer within *timeout_s*.
+            StoreError: The store cannot be written.
         """
+        self.writer.write_batch(WriteBatch(ends=[self._end(code)]))
+
+    def spill_end(self, code: int) -> bool:
+        """Leave the end on the disk for the next run to write; tell whether that was possible."""
+        spill = Spill(self.writer.url or "", Ledger(None), settings.get(settings.PROJECT))
+        with contextlib.suppress(OSError):
+            spill.put(WriteBatch(ends=[self._end(code)]))
+            spill.close_segment()
+            return True
+        return False
+
+    def _end(self, code: int) -> AttemptEnd:
         outcome = {"exit_code": code} if code >= 0 else {"signal": -code}
         status = "succeeded" if code == 0 else "failed"
-        end = AttemptEnd(
+        return AttemptEnd(
             rollout_id=self.rollout_id, attempt_id=self.attempt_id, status=status, end_ns=now_ns(), metadata=outcome
         )
-        failed: list[StoreError] = []
-
-        def write() -> None:
-            try:
-                self.writer.write_batch(WriteBatch(ends=[end]))
-            except StoreError as error:
-                failed.append(error)
-
-        # A daemon thread: where another process keeps the store for longer, this one ends all the same.
-        thread = threading.Thread(target=write, name="agl-end", daemon=True)
-        thread.start()
-        thread.join(timeout_s)
-        if thread.is_alive():
-            msg = f"the store did not answer within {timeout_s:g} s; another process may keep it locked"
-            raise StoreUnavailableError(msg)
-        if failed:
-            raise failed[0]
 
 
 def _preload() -> None:

@@ -1,4 +1,4 @@
-"""Processes that a program starts: their spans arrive once each, in the run's rollout and trace, under the right span."""
+"""Processes that a program starts: their spans arrive once each, in the run's rollout and under the right span."""
 
 from __future__ import annotations
 
