@@ -28,7 +28,7 @@ def to_json(value: object) -> str:
     try:
         return _encode_json(value).decode()
     except (TypeError, ValueError, OverflowError, RecursionError):
-        return msgspec.json.encode(_plain(value, 0)).decode()
+        return msgspec.json.encode(plain(value)).decode()
 
 
 def from_json(text: str | bytes) -> Any:  # noqa: ANN401 - any JSON value
@@ -50,8 +50,8 @@ def dump_attributes(attributes: dict[str, Any]) -> tuple[str, bytes | None]:
             return _encode_json(attributes).decode(), None
         except (TypeError, ValueError, OverflowError, RecursionError):
             return to_json(attributes), None
-    plain = {key: value for key, value in attributes.items() if key not in packed}
-    return to_json(plain), _pack(packed)
+    rest = {key: value for key, value in attributes.items() if key not in packed}
+    return to_json(rest), _pack(packed)
 
 
 def load_attributes(text: str, blob: bytes | None) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def _pack(packed: dict[str, Any]) -> bytes:
     try:
         body = _encode_packed(packed)
     except (TypeError, ValueError, OverflowError, RecursionError):
-        body = _encode_packed(_plain(packed, 0))
+        body = _encode_packed(plain(packed))
     return _FORMAT + zlib.compress(body, 6)
 
 
@@ -104,8 +104,8 @@ def _is_odd(value: object) -> bool:
     return False
 
 
-def _plain(value: object, depth: int) -> object:
-    """Return *value* in types that any encoder takes; the slow way, for what the fast one refused."""
+def plain(value: object, depth: int = 0) -> object:
+    """Return *value* in types that any encoder takes; the slow way, for what the fast one refused. Never raises."""
     if value is None or isinstance(value, (bool, float)):
         return value
     if isinstance(value, int):
@@ -115,9 +115,9 @@ def _plain(value: object, depth: int) -> object:
     if depth < 100:  # noqa: PLR2004 - far below the recursion limit
         if isinstance(value, dict):
             items = cast("dict[object, object]", value).items()
-            return {str(_plain(str(key), depth)): _plain(item, depth + 1) for key, item in items}
+            return {str(plain(str(key), depth)): plain(item, depth + 1) for key, item in items}
         if isinstance(value, (list, tuple, set, frozenset)):
-            return [_plain(item, depth + 1) for item in cast("list[object]", value)]
+            return [plain(item, depth + 1) for item in cast("list[object]", value)]
     try:
         return repr(value)[:10_000].encode("utf-8", "backslashreplace").decode()
     except Exception:  # noqa: BLE001 - a user's __repr__ may raise anything, and the span must not be lost for it

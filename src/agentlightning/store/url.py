@@ -1,4 +1,8 @@
-"""Store URLs: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, or just a path."""
+"""Store URLs: ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or just a path, ``memory://``, ``http://host:port``.
+
+Several addresses of servers are separated by commas. Other schemes come from entry points of the group
+``agentlightning.stores``: each names a callable that takes URL and project and returns a ``LightningStore``.
+"""
 
 from __future__ import annotations
 
@@ -60,9 +64,21 @@ def open_store(url: str | None = None, project: str | None = None, *, create: bo
     Raises:
         StoreError: The store cannot be opened; the message says what to do.
     """
-    from agentlightning.store.sql.manager import SqliteLightningStore  # noqa: PLC0415 - only the store that is asked for
+    url = default_store_url() if url is None else canonical_url(url)
+    scheme = scheme_of(url)
+    if scheme == "sqlite":
+        from agentlightning.store.sql.manager import SqliteLightningStore  # noqa: PLC0415 - only the store asked for
 
-    return SqliteLightningStore(_sqlite_path_of(url), project=project, create=create)
+        return SqliteLightningStore(sqlite_path(url), project=project, create=create)
+    if scheme in {"http", "https"}:
+        from agentlightning.store.client import LightningStoreClient  # noqa: PLC0415 - only the store asked for
+
+        return LightningStoreClient(url, project=project)
+    if scheme == "memory":
+        from agentlightning.store.memory import InMemoryLightningStore  # noqa: PLC0415 - only the store asked for
+
+        return InMemoryLightningStore(project=project)
+    return _foreign_store(url, scheme, project)
 
 
 def open_writer(url: str | None = None) -> SpanWriter:
@@ -71,15 +87,30 @@ def open_writer(url: str | None = None) -> SpanWriter:
     Raises:
         StoreError: The store cannot be opened; the message says what to do.
     """
-    from agentlightning.store.sql.writer import SqliteWriter  # noqa: PLC0415 - only the store that is asked for
-
-    return SqliteWriter(_sqlite_path_of(url))
-
-
-def _sqlite_path_of(url: str | None) -> Path:
     url = default_store_url() if url is None else canonical_url(url)
-    scheme = url.split("://", 1)[0].lower()
-    if scheme != "sqlite":
-        msg = f"this release opens SQLite stores only, not {scheme}://; write sqlite:///path.db or a path"
-        raise StoreUnavailableError(msg)
-    return sqlite_path(url)
+    scheme = scheme_of(url)
+    if scheme == "sqlite":
+        from agentlightning.store.sql.writer import SqliteWriter  # noqa: PLC0415 - only the store that is asked for
+
+        return SqliteWriter(sqlite_path(url))
+    if scheme in {"http", "https"}:
+        from agentlightning.store.batch_client import BatchClient  # noqa: PLC0415 - only the store that is asked for
+
+        return BatchClient(url)
+    return open_store(url)
+
+
+def scheme_of(url: str) -> str:
+    """Return the scheme of a canonical URL, in lower case."""
+    return url.split("://", 1)[0].lower()
+
+
+def _foreign_store(url: str, scheme: str, project: str | None) -> LightningStore:
+    from importlib.metadata import entry_points  # noqa: PLC0415 - only for schemes that are not ours
+
+    for entry in entry_points(group="agentlightning.stores"):
+        if entry.name == scheme:
+            store: LightningStore = entry.load()(url, project=project)
+            return store
+    msg = f"nothing here opens {scheme}:// stores; write sqlite:///path.db, a path, http://host:port or memory://"
+    raise StoreUnavailableError(msg)

@@ -13,10 +13,15 @@ ROOT = Path(__file__).parents[3]
 IMPORTED_AS = {
     "opentelemetry-api": "opentelemetry",
     "opentelemetry-sdk": "opentelemetry",
+    "opentelemetry-proto": "opentelemetry",
     "openinference-instrumentation-openai": "openinference",
     "genai-prices": "genai_prices",
 }
-COMES_WITH = {"pydantic_core"}  # part of pydantic's interface
+COMES_WITH = {
+    "pydantic_core",
+    "starlette",
+    "google",
+}  # part of the interfaces of pydantic, fastapi and opentelemetry-proto
 
 
 def core() -> set[str]:

@@ -6,12 +6,12 @@ import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
 from agentlightning._internal.clock import NS_PER_S, now_ns, to_ns
-from agentlightning._internal.ids import new_resources_id, process_key
+from agentlightning._internal.ids import new_resources_id
 from agentlightning.errors import UnknownIdError
 from agentlightning.store.pack import from_json, to_json
+from agentlightning.store.readable import span_of_readable
 from agentlightning.store.sql import changes, rows
 from agentlightning.store.sql.follow import SqlFollow
-from agentlightning.types.convert import record_from_readable, resource_record
 from agentlightning.types.query import StoreStatistics
 from agentlightning.types.resources import ResourcesUpdate
 from agentlightning.types.tracer import Span
@@ -53,7 +53,7 @@ class SqlContents(SqlFollow):
         self, rollout_id: str, attempt_id: str, readable_span: ReadableSpan, sequence_id: int | None = None
     ) -> Span:
         """Insert a span of the SDK; see ``LightningStore``."""
-        return await self.add_span(_span_of(rollout_id, attempt_id, readable_span, sequence_id or 0))
+        return await self.add_span(span_of_readable(rollout_id, attempt_id, readable_span, sequence_id or 0))
 
     async def get_next_span_sequence_id(self, rollout_id: str, attempt_id: str) -> int:
         """Reserve the next number of a rollout; see ``LightningStore``."""
@@ -146,19 +146,6 @@ class SqlContents(SqlFollow):
         )
         size_bytes = await asyncio.to_thread(self.connector.size_bytes)
         return StoreStatistics(**numbers, statuses=statuses, size_bytes=size_bytes)
-
-
-def _span_of(rollout_id: str, attempt_id: str, readable_span: ReadableSpan, sequence_id: int) -> Span:
-    record = record_from_readable(
-        readable_span,
-        rollout_id=rollout_id,
-        attempt_id=attempt_id,
-        counter=sequence_id,
-        process=process_key(),
-        resource=resource_record(readable_span.resource),
-    )
-    record.rollout_id, record.attempt_id = rollout_id, attempt_id
-    return Span.from_record(record, sequence_id)
 
 
 def _to_resources(row: Row | None) -> ResourcesUpdate | None:

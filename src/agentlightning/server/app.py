@@ -1,0 +1,73 @@
+"""The application: routes, errors as replies, and the gate before them."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from agentlightning._internal.version import __version__
+from agentlightning.errors import StoreError, StoreUnavailableError
+from agentlightning.server.gate import Gate, GateLimits
+from agentlightning.server.routes import otlp, rollouts, spans, status
+from agentlightning.server.routes.state import ServerState
+from agentlightning.store import wire
+from agentlightning.store.sql.manager import SqlLightningStore
+from agentlightning.store.threading import LightningStoreThreaded
+
+if TYPE_CHECKING:
+    from agentlightning.server.access import AccessRules
+    from agentlightning.store.base import LightningStore
+
+log = logging.getLogger("agentlightning.server")
+
+_RETRY_AFTER_S = "1"
+
+
+def create_app(store: LightningStore, rules: AccessRules, limits: GateLimits | None = None) -> Gate:
+    """Return the ASGI application that serves *store* to whom *rules* let in.
+
+    A store that is not thread-safe is called on one thread of its own.
+    """
+    if not isinstance(store, (SqlLightningStore, LightningStoreThreaded)):
+        store = LightningStoreThreaded(store)
+    app = FastAPI(title="Agent Lightning store", version=__version__, docs_url=None, redoc_url=None)
+    app.state.agentlightning = state = ServerState(store)
+    for module in (status, rollouts, spans, otlp):
+        app.include_router(module.router)
+    app.add_exception_handler(StoreError, _store_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _bug)
+    state.gate = Gate(app, rules, limits)
+    return state.gate
+
+
+async def _store_error(request: Request, error: Exception) -> Response:
+    _ = request
+    status_code = wire.error_status(error) if isinstance(error, StoreError) else 503
+    headers = {"retry-after": _RETRY_AFTER_S} if isinstance(error, StoreUnavailableError) else None
+    return JSONResponse(wire.error_body(error), status_code, headers)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    _ = request
+    found: list[dict[str, Any]] = list(error.errors()) if isinstance(error, RequestValidationError) else []
+    reasons = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in found[:5]]
+    return JSONResponse({"error": "Invalid", "message": "; ".join(reasons)}, 422)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    _ = request
+    status_code, reason = (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, "")
+    return JSONResponse({"error": "Refused", "message": reason}, status_code)
+
+
+async def _bug(request: Request, error: Exception) -> Response:
+    # The reply says nothing about our insides; the log has the traceback.
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return JSONResponse({"error": "StoreError", "message": "the server failed; its log says why"}, 500)

@@ -1,0 +1,217 @@
+"""What stands before every route: access, size, compression and checksum of the body, and the audit line of a refusal.
+
+Bodies are read whole before a route sees them, at most so many bytes and for so long, and all of them together are
+bounded: a client that sends faster than the disk takes gets 503 and ``Retry-After``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from agentlightning.store import wire
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, MutableMapping
+
+    from agentlightning.server.access import AccessRules
+
+    Scope = MutableMapping[str, Any]
+    Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+    Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+    App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+audit: Final = logging.getLogger("agentlightning.audit")
+"""One line of JSON for each refusal and for each deletion: who, what, why; never content."""
+
+_CONTENT_TYPES = frozenset({wire.JSON, wire.MSGPACK, wire.PROTOBUF})
+_GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
+
+
+@dataclass(frozen=True)
+class GateLimits:
+    """Bounds of what clients may send."""
+
+    body_bytes: int = 20 * 2**20
+    """Largest body, measured after inflation."""
+    waiting_bytes: int = 128 * 2**20
+    """Bodies of all requests that are under way together."""
+    body_timeout_s: float = 30.0
+    """Longest time for a body to arrive."""
+
+
+class _RefusedError(Exception):
+    def __init__(self, status: int, reason: str, *, retry_after_s: int | None = None, name: str = "") -> None:
+        super().__init__(reason)
+        self.status = status
+        self.retry_after_s = retry_after_s
+        self.name = name
+
+
+class Gate:
+    """ASGI middleware; one event loop."""
+
+    def __init__(self, app: App, rules: AccessRules, limits: GateLimits | None = None) -> None:
+        """Stand before *app*."""
+        self._app = app
+        self._rules = rules
+        self._limits = limits or GateLimits()
+        self.waiting_bytes = 0
+        self.refused = 0
+        """Requests that were refused, for ``/metrics``."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request pass, or answer why not."""
+        if scope["type"] != "http":
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1008})
+                return
+            await self._app(scope, receive, send)
+            return
+        taken = 0
+        try:
+            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+            self._check(scope, headers)
+            body = await asyncio.wait_for(self._read(headers, receive), self._limits.body_timeout_s)
+            taken = len(body)
+            self._take(taken)
+        except _RefusedError as error:
+            await self._refuse(scope, send, error)
+            return
+        except asyncio.TimeoutError:
+            await self._refuse(scope, send, _RefusedError(408, "the body took too long"))
+            return
+        try:
+            await self._app(_with_plain_body(scope), _replay(body, receive), send)
+        finally:
+            self.waiting_bytes -= taken
+
+    def _check(self, scope: Scope, headers: dict[str, str]) -> None:
+        refusal = self._rules.check(scope["method"], scope["path"], headers)
+        if refusal is not None:
+            raise _RefusedError(refusal.status, refusal.reason)
+
+    def _take(self, count: int) -> None:
+        if self.waiting_bytes and self.waiting_bytes + count > self._limits.waiting_bytes:
+            raise _RefusedError(503, "too much is waiting for the disk", retry_after_s=1)
+        self.waiting_bytes += count
+
+    async def _read(self, headers: dict[str, str], receive: Receive) -> bytes:
+        content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+        encoding = headers.get("content-encoding", "identity").strip().lower()
+        if encoding not in {"identity", "gzip", "deflate"}:
+            raise _RefusedError(415, "a body may be sent plain, or compressed by gzip or deflate")
+        announced = headers.get("content-length", "0")
+        if announced.isdigit() and int(announced) > self._limits.body_bytes:
+            raise self._too_large()
+        inflate = _Inflate(encoding, self._limits.body_bytes)
+        checksum, size = 0, 0
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                raise _RefusedError(400, "the client went away")
+            part: bytes = message.get("body", b"")
+            more = message.get("more_body", False)
+            checksum, size = zlib.crc32(part, checksum), size + len(part)
+            if size > self._limits.body_bytes or not inflate.feed(part):
+                raise self._too_large()
+        if size and content_type not in _CONTENT_TYPES:
+            raise _RefusedError(415, f"content type {content_type!r} is not taken here")
+        expected = headers.get(wire.CRC_HEADER)
+        if expected is not None and expected.lower() != f"{checksum:08x}":
+            raise _RefusedError(400, "the body does not fit its checksum", name="ChecksumError")
+        return inflate.result()
+
+    def _too_large(self) -> _RefusedError:
+        return _RefusedError(413, f"a body may have {self._limits.body_bytes} bytes after inflation")
+
+    async def _refuse(self, scope: Scope, send: Send, error: _RefusedError) -> None:
+        self.refused += 1
+        peer = scope.get("client")
+        write_audit("refused", peer[0] if peer else None, scope["method"], scope["path"], error.status, str(error))
+        body = json.dumps({"error": error.name or "Refused", "message": str(error)}).encode()
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),  # the rest of the body is not read
+        ]
+        if error.retry_after_s is not None:
+            headers.append((b"retry-after", str(error.retry_after_s).encode()))
+        if error.status == _UNAUTHORIZED:
+            headers.append((b"www-authenticate", b"Bearer"))
+        await send({"type": "http.response.start", "status": error.status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+_UNAUTHORIZED = 401
+
+
+def write_audit(event: str, *fields: object) -> None:
+    """Write one audit line; every control character in it is escaped."""
+    audit.warning("%s", json.dumps([event, *fields]))
+
+
+class _Inflate:
+    """Collects a body, inflated, up to a bound; reads every member of a gzip body."""
+
+    def __init__(self, encoding: str, limit: int) -> None:
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._limit = limit
+        self._encoding = encoding
+        self._stream = None if encoding == "identity" else zlib.decompressobj(_GZIP if encoding == "gzip" else _ZLIB)
+        self._began = False
+
+    def feed(self, part: bytes) -> bool:
+        """Take a part; return False when the bound is passed."""
+        if self._stream is None:
+            return self._keep(part)
+        while part:
+            try:
+                inflated = self._stream.decompress(part, self._limit - self._size + 1)
+            except zlib.error:
+                if self._encoding != "deflate" or self._began:
+                    raise _RefusedError(400, f"the body is no valid {self._encoding}") from None
+                # Some clients send deflate without its zlib header.
+                self._stream, self._began = zlib.decompressobj(_RAW), True
+                continue
+            self._began = True
+            if not self._keep(inflated):
+                return False
+            part = self._stream.unconsumed_tail or self._stream.unused_data
+            if self._stream.eof and part:
+                self._stream = zlib.decompressobj(_GZIP if self._encoding == "gzip" else _ZLIB)
+        return True
+
+    def _keep(self, part: bytes) -> bool:
+        self._size += len(part)
+        self._parts.append(part)
+        return self._size <= self._limit
+
+    def result(self) -> bytes:
+        """Return the whole body."""
+        if self._stream is not None and self._began and not self._stream.eof:
+            raise _RefusedError(400, f"the body ends in the middle of its {self._encoding}")
+        return b"".join(self._parts)
+
+
+def _with_plain_body(scope: Scope) -> Scope:
+    dropped = {b"content-encoding", b"content-length"}
+    return {**scope, "headers": [pair for pair in scope["headers"] if pair[0] not in dropped]}
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Return a ``receive`` that gives *body* once and then what the connection says."""
+    pending = [body]
+
+    async def again() -> MutableMapping[str, Any]:
+        if pending:
+            return {"type": "http.request", "body": pending.pop(), "more_body": False}
+        return await receive()
+
+    return again

@@ -1,0 +1,192 @@
+"""Spans of OTLP messages as records of a store.
+
+A span belongs to the rollout that its attributes name, else its resource, else the newest attempt that has spans of
+its trace, else an implicit rollout of that trace.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import TYPE_CHECKING, Any, cast
+
+from google.protobuf import json_format
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
+from opentelemetry.proto.trace.v1.trace_pb2 import Status
+
+from agentlightning import semconv
+from agentlightning._internal.ids import implicit_ids
+from agentlightning.types.record import EventRecord, LinkRecord, ResourceRecord, SpanRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
+
+    from agentlightning.store.base import LightningStore
+    from agentlightning.types.record import AttributeMap
+
+_TRACE_ID_BYTES, _SPAN_ID_BYTES = 16, 8
+_MAX_DEPTH = 64
+_MAX_NS = 2**63 - 1
+"""Times beyond it do not fit into a store; 2262."""
+_ID_FIELDS = frozenset({"traceId", "spanId", "parentSpanId", "trace_id", "span_id", "parent_span_id"})
+
+
+class OtlpError(ValueError):
+    """A message that is no OTLP."""
+
+
+def request_from_json(body: bytes) -> ExportTraceServiceRequest:
+    """Read the JSON form of OTLP, in which ids are hexadecimal.
+
+    Raises:
+        OtlpError: It is not that.
+    """
+    try:
+        value: object = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        msg = f"no JSON: {error}"
+        raise OtlpError(msg) from None
+    try:
+        return json_format.ParseDict(
+            _with_base64_ids(value, 0), ExportTraceServiceRequest(), ignore_unknown_fields=True
+        )
+    except (json_format.ParseError, TypeError, ValueError, RecursionError) as error:
+        raise OtlpError(str(error)) from None
+
+
+def _with_base64_ids(value: object, depth: int) -> Any:  # noqa: ANN401 - any JSON value
+    """Return *value* with its ids as protobuf's own JSON writes bytes."""
+    if depth > 4 * _MAX_DEPTH:
+        msg = "nested too deeply"
+        raise OtlpError(msg)
+    if isinstance(value, dict):
+        items = cast("dict[str, object]", value).items()
+        return {
+            key: _base64_of(item) if key in _ID_FIELDS and isinstance(item, str) else _with_base64_ids(item, depth + 1)
+            for key, item in items
+        }
+    if isinstance(value, list):
+        return [_with_base64_ids(item, depth + 1) for item in cast("list[object]", value)]
+    return value
+
+
+def _base64_of(text: str) -> str:
+    try:
+        return base64.b64encode(binascii.unhexlify(text)).decode()
+    except (binascii.Error, ValueError):
+        msg = "an id is not hexadecimal"
+        raise OtlpError(msg) from None
+
+
+async def records_of(message: ExportTraceServiceRequest, store: LightningStore) -> tuple[list[SpanRecord], list[str]]:
+    """Return the spans of *message* that can be stored, and the reason for each that cannot."""
+    records: list[SpanRecord] = []
+    reasons: list[str] = []
+    owners = _Owners(store)
+    for of_resource in message.resource_spans:
+        resource = ResourceRecord(_attributes(of_resource.resource.attributes), of_resource.schema_url)
+        for of_scope in of_resource.scope_spans:
+            for span in of_scope.spans:
+                reason = _problem(span)
+                if reason:
+                    reasons.append(reason)
+                    continue
+                record = _record(span, of_scope.scope, resource)
+                record.counter = len(records) + 1
+                record.rollout_id, record.attempt_id = await owners.of(record, resource)
+                records.append(record)
+    return records, reasons
+
+
+class _Owners:
+    """Finds rollout and attempt of spans; asks the store once for each trace."""
+
+    def __init__(self, store: LightningStore) -> None:
+        self._store = store
+        self._known: dict[str, tuple[str, str]] = {}
+
+    async def of(self, record: SpanRecord, resource: ResourceRecord) -> tuple[str, str]:
+        """Return rollout and attempt id of *record*, whose own stamps are taken out of its attributes."""
+        stamps = record.attributes.pop(semconv.ROLLOUT_ID, None), record.attributes.pop(semconv.ATTEMPT_ID, None)
+        inherited = resource.attributes.get(semconv.ROLLOUT_ID), resource.attributes.get(semconv.ATTEMPT_ID)
+        for rollout_id, attempt_id in (stamps, inherited):
+            if isinstance(rollout_id, str) and rollout_id and isinstance(attempt_id, str) and attempt_id:
+                return rollout_id, attempt_id
+        known = self._known.get(record.trace_id)
+        if known is None:
+            known = await self._store.find_attempt_of_trace(record.trace_id) or implicit_ids(record.trace_id)
+            self._known[record.trace_id] = known
+        return known
+
+
+def _problem(span: SpanMessage) -> str | None:
+    if len(span.trace_id) != _TRACE_ID_BYTES or not any(span.trace_id):
+        return "a trace id is not 16 bytes"
+    if len(span.span_id) != _SPAN_ID_BYTES or not any(span.span_id):
+        return "a span id is not 8 bytes"
+    if len(span.parent_span_id) not in {0, _SPAN_ID_BYTES}:
+        return "a parent span id is not 8 bytes"
+    if max(span.start_time_unix_nano, span.end_time_unix_nano) > _MAX_NS:
+        return "a time is beyond the year 2262"
+    return None
+
+
+def _record(span: SpanMessage, scope: InstrumentationScope, resource: ResourceRecord) -> SpanRecord:
+    kind = SpanMessage.SpanKind.Name(span.kind) if span.kind in SpanMessage.SpanKind.values() else "SPAN_KIND_INTERNAL"
+    parent = span.parent_span_id.hex() if any(span.parent_span_id) else None
+    code = {Status.STATUS_CODE_OK: "OK", Status.STATUS_CODE_ERROR: "ERROR"}.get(span.status.code, "UNSET")
+    return SpanRecord(
+        rollout_id="",
+        attempt_id="",
+        counter=0,
+        trace_id=span.trace_id.hex(),
+        span_id=span.span_id.hex(),
+        parent_id=parent,
+        name=span.name,
+        kind=kind.removeprefix("SPAN_KIND_").replace("UNSPECIFIED", "INTERNAL"),
+        start_ns=span.start_time_unix_nano,
+        # A span that was exported has ended; without a time of its end it took none.
+        end_ns=span.end_time_unix_nano or span.start_time_unix_nano,
+        status_code=code,
+        status_description=span.status.message or None,
+        attributes=_attributes(span.attributes),
+        events=[EventRecord(e.name, min(e.time_unix_nano, _MAX_NS), _attributes(e.attributes)) for e in span.events],
+        links=[
+            LinkRecord(link.trace_id.hex(), link.span_id.hex(), _attributes(link.attributes), link.trace_state)
+            for link in span.links
+        ],
+        resource=resource,
+        scope_name=scope.name,
+        scope_version=scope.version,
+        trace_state=span.trace_state,
+    )
+
+
+def _attributes(pairs: Iterable[KeyValue]) -> AttributeMap:
+    return {pair.key: _value(pair.value, 0) for pair in pairs}
+
+
+def _value(value: AnyValue, depth: int) -> Any:  # noqa: ANN401 - any value of an attribute
+    which = value.WhichOneof("value")
+    if which is None:
+        return None
+    if depth > _MAX_DEPTH:
+        return "nested too deeply"
+    if which == "array_value":
+        return [_value(item, depth + 1) for item in value.array_value.values]
+    if which == "kvlist_value":
+        return {pair.key: _value(pair.value, depth + 1) for pair in value.kvlist_value.values}
+    if which == "bytes_value":
+        return _bytes_text(value.bytes_value)
+    return getattr(value, which)
+
+
+def _bytes_text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return "base64:" + base64.b64encode(value).decode()

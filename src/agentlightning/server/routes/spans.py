@@ -1,0 +1,133 @@
+"""Routes of spans: batches of the pipeline, single spans, and reading them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import msgspec
+from fastapi import APIRouter, HTTPException, Request
+from starlette.responses import Response
+
+from agentlightning.server.routes.state import ServerState, json_reply, state_of
+from agentlightning.store import wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    from agentlightning.types.record import SpanRecord
+    from agentlightning.types.tracer import Span
+
+    T = TypeVar("T")
+
+router = APIRouter(prefix="/v1", tags=["spans"])
+
+
+@router.post("/batches")
+async def write_batch(request: Request) -> Response:
+    """Write a batch of the pipeline (MessagePack) in one transaction; answered after the commit."""
+    state = state_of(request)
+    batch = decoded(wire.decode_batch, await request.body(), request)
+    if wire.RULES_HEADER not in request.headers:
+        await redact(state, batch.spans)
+    store = state.store_of(request)
+    batch.project = store.project
+    result = await asyncio.to_thread(store.write_batch, batch)
+    state.count("spans_stored", result.stored)
+    state.count("spans_duplicate", result.duplicate)
+    return json_reply(result)
+
+
+@router.post("/spans")
+async def add_spans(request: Request) -> Response:
+    """Insert spans (MessagePack) of known attempts and return them as they are stored."""
+    state = state_of(request)
+    items = decoded(wire.decode_spans, await request.body(), request)
+    await redact(state, [item.record for item in items])
+    spans = [_span(item) for item in items]
+    stored = await state.store_of(request).add_spans(spans)
+    state.count("spans_stored", len(stored))
+    return _spans_reply(stored)
+
+
+@router.get("/rollouts/{rollout_id}/spans")
+async def query_spans(
+    request: Request, rollout_id: str, attempt_id: str | None = None, *, include_open: bool = False
+) -> Response:
+    """Return the spans of a rollout, as JSON, or as MessagePack when that is accepted."""
+    store = state_of(request).store_of(request)
+    spans = await store.query_spans(rollout_id, attempt_id, include_open=include_open)
+    if wire.MSGPACK in request.headers.get("accept", ""):
+        return await asyncio.to_thread(_spans_reply, spans)
+    return json_reply([span.model_dump(mode="json") for span in spans])
+
+
+@router.get("/rollouts/{rollout_id}/span-rows")
+async def query_span_rows(
+    request: Request, rollout_id: str, attempt_id: str | None = None, *, include_open: bool = True
+) -> Response:
+    """Return the shape of a rollout without payloads, as JSON, or as MessagePack when that is accepted."""
+    store = state_of(request).store_of(request)
+    rows = await store.query_span_rows(rollout_id, attempt_id, include_open=include_open)
+    if wire.MSGPACK in request.headers.get("accept", ""):
+        return Response(wire.encode(rows), media_type=wire.MSGPACK)
+    return json_reply(rows)
+
+
+@router.post("/spans/by-key")
+async def query_spans_by_key(request: Request) -> Response:
+    """Return spans in full by trace and span id (MessagePack)."""
+    keys = decoded(wire.decode_keys, await request.body(), request)
+    return _spans_reply(await state_of(request).store_of(request).query_spans_by_key(keys))
+
+
+@router.post("/changes")
+async def query_changes(request: Request) -> Response:
+    """Return what happened in the project since a cursor (MessagePack)."""
+    after = decoded(wire.decode_cursor, await request.body(), request)
+    found = await state_of(request).store_of(request).query_changes(after)
+    rollouts = [rollout.model_dump(mode="json") for rollout in found.rollouts]
+    return Response(wire.encode_any(wire.ChangesReply(found.cursor, rollouts, found.spans)), media_type=wire.MSGPACK)
+
+
+@router.get("/traces/{trace_id}/attempt")
+async def find_attempt_of_trace(request: Request, trace_id: str) -> tuple[str, str] | None:
+    """Return rollout and attempt id of the newest attempt with a span of this trace, or null."""
+    return await state_of(request).store_of(request).find_attempt_of_trace(trace_id)
+
+
+def decoded(decode: Callable[[bytes], T], body: bytes, request: Request) -> T:
+    """Return what *body* holds.
+
+    Raises:
+        HTTPException: 415 for another content type, 400 with the reason for a body that is damaged.
+    """
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != wire.MSGPACK:
+        raise HTTPException(415, f"this wants {wire.MSGPACK}")
+    try:
+        return decode(body)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise HTTPException(400, f"the body cannot be read: {error}") from None
+
+
+async def redact(state: ServerState, spans: list[SpanRecord]) -> None:
+    """Take credentials out of spans that no client of ours has redacted, on a helper thread."""
+
+    def work() -> None:
+        with state.redacting:
+            for span in spans:
+                state.redactor.redact(span)
+
+    await asyncio.to_thread(work)
+
+
+def _span(item: wire.NumberedSpan) -> Span:
+    from agentlightning.types.tracer import Span as SpanModel  # noqa: PLC0415 - only for single spans
+
+    return SpanModel.from_record(item.record, item.sequence_id)
+
+
+def _spans_reply(spans: list[Span]) -> Response:
+    items = [wire.NumberedSpan(span.to_record(), span.sequence_id) for span in spans]
+    return Response(wire.encode(items), media_type=wire.MSGPACK)

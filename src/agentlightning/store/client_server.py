@@ -1,0 +1,136 @@
+"""Client and server of a store over HTTP, and the bodies of their requests.
+
+``LightningStoreServer`` is resolved on first use: it lies in ``agentlightning.server``, above the stores.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from agentlightning.store.client import LightningStoreClient
+from agentlightning.types.core import (
+    AttemptStatus,
+    RolloutConfig,
+    RolloutMode,
+    RolloutStatus,
+)
+from agentlightning.types.resources import NamedResources
+
+__all__ = [
+    "AddResourcesRequest",
+    "DequeueRequest",
+    "EnqueueRequest",
+    "LightningStoreClient",
+    "PruneRequest",
+    "QueryRolloutsRequest",
+    "RolloutIds",
+    "RolloutRequest",
+    "UpdateAttemptRequest",
+    "UpdateRolloutRequest",
+    "WaitForRolloutsRequest",
+]
+
+
+class RolloutRequest(BaseModel):
+    """Arguments of ``start_rollout``."""
+
+    input: Any = None
+    mode: RolloutMode | None = None
+    resources_id: str | None = None
+    config: RolloutConfig | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class EnqueueRequest(BaseModel):
+    """Arguments of ``enqueue_rollouts``."""
+
+    inputs: list[Any]
+    mode: RolloutMode | None = None
+    resources_id: str | None = None
+    config: RolloutConfig | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class DequeueRequest(BaseModel):
+    """Arguments of ``dequeue_rollout``."""
+
+    worker_id: str | None = None
+    lease_s: float | None = Field(default=None, gt=0)
+
+
+class RolloutFilterRequest(BaseModel):
+    """A ``RolloutFilter``."""
+
+    modes: list[str] | None = None
+    start_after: float | None = None
+    start_before: float | None = None
+    metadata: dict[str, Any] | None = None
+    text: str | None = None
+    limit: int | None = Field(default=None, ge=0)
+    offset: int = Field(default=0, ge=0)
+    newest_first: bool = False
+
+
+class QueryRolloutsRequest(BaseModel):
+    """Arguments of ``query_rollouts``."""
+
+    status: list[RolloutStatus] | None = None
+    rollout_ids: list[str] | None = None
+    where: RolloutFilterRequest | None = None
+
+
+class WaitForRolloutsRequest(BaseModel):
+    """Arguments of ``wait_for_rollouts``; the server holds the request for at most 20 s."""
+
+    rollout_ids: list[str]
+    timeout: float = 0.0
+
+
+class RolloutIds(BaseModel):
+    """Several rollouts."""
+
+    rollout_ids: list[str]
+
+
+class PruneRequest(BaseModel):
+    """Arguments of ``prune``."""
+
+    before: float | None = None
+    keep: int | None = Field(default=None, ge=0)
+
+
+class AddResourcesRequest(BaseModel):
+    """Named resources."""
+
+    resources: NamedResources
+
+
+class UpdateRolloutRequest(BaseModel):
+    """What to change of a rollout; what is not given stays."""
+
+    input: Any = None
+    mode: RolloutMode | None = None
+    resources_id: str | None = None
+    status: RolloutStatus = "queuing"
+    config: RolloutConfig = Field(default_factory=RolloutConfig)
+    metadata: dict[str, Any] | None = None
+
+
+class UpdateAttemptRequest(BaseModel):
+    """What to change of an attempt; what is not given stays."""
+
+    status: AttemptStatus = "preparing"
+    worker_id: str = ""
+    last_heartbeat_time: float = 0.0
+    metadata: dict[str, Any] | None = None
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - a class of a higher layer
+    """Resolve ``LightningStoreServer``, which lies in a higher layer."""
+    if name == "LightningStoreServer":
+        return importlib.import_module("agentlightning.server.launcher").LightningStoreServer
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)
