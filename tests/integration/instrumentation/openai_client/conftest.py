@@ -58,6 +58,9 @@ def instrumented(spans: Any) -> Iterator[OpenAIInstrumentor]:
     instrumentor.instrument(spans.provider)
     yield instrumentor
     instrumentor.uninstrument()
+    for cls in (openai.OpenAI, openai.AsyncOpenAI):
+        if "request" in vars(cls):  # OpenInference, where a test used it, leaves the inherited method as an own one
+            del cls.request
     gc.collect()
 
 
