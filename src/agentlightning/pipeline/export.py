@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("agentlightning.pipeline")
 
-_FIRST_PAUSE_S = 0.1
+FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
-_GRACE_S = 0.5
+GRACE_S = 0.5
 """A store that fails for longer gets its records by way of the disk."""
-_GIVEN_UP_S = 2.0
+GIVEN_UP_S = 2.0
 """Who waits for a flush is not kept waiting by a store that has failed for longer."""
-_MOST_WAITING_BYTES = 8 * 2**20
+MOST_WAITING_BYTES = 8 * 2**20
 """Bytes of texts, 2 KB added for each span, that wait in memory for a store that can neither be reached nor spilled
 for; older spans are lost."""
 _MOST_FIRST_SPANS = 1_000
@@ -119,7 +119,7 @@ class Lane:
         self._replayer: Replayer | None = None
         self._inherited: Replayer | None = None
         self._has_looked = False
-        self._pause_s = _FIRST_PAUSE_S
+        self._pause_s = FIRST_PAUSE_S
         self._not_before = 0.0
         self._failing_since: float | None = None
         self._reason = "store_error"
@@ -136,7 +136,7 @@ class Lane:
     @property
     def is_given_up(self) -> bool:
         """Whether the store has been failing for so long that nobody should wait for it."""
-        return self._failing_since is not None and time.monotonic() - self._failing_since > _GIVEN_UP_S
+        return self._failing_since is not None and time.monotonic() - self._failing_since > GIVEN_UP_S
 
     @property
     def _has_spilled(self) -> bool:
@@ -158,7 +158,7 @@ class Lane:
         since = self._failing_since
         if since is None:
             return False
-        return time.monotonic() - since > _GRACE_S or sum(len(part.spans) for part in self._first) > _MOST_FIRST_SPANS
+        return time.monotonic() - since > GRACE_S or sum(len(part.spans) for part in self._first) > _MOST_FIRST_SPANS
 
     def _spill_all(self, *, move_first: bool) -> None:
         """Move to the disk what waits behind it; *move_first*: what waits before it too."""
@@ -174,7 +174,7 @@ class Lane:
                     part.popleft()
         except OSError as error:  # no space, no folder: memory goes on, and the disk is tried again later
             failures.note("spill", error)
-            self._spill_not_before = time.monotonic() + _FIRST_PAUSE_S
+            self._spill_not_before = time.monotonic() + FIRST_PAUSE_S
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 self._reason = "disk_full"
 
@@ -183,7 +183,7 @@ class Lane:
         sizes = [(batch, _size(batch)) for batch in (*self._first, *self._last)]
         waiting = sum(size for _, size in sizes)
         for batch, size in sizes:
-            if waiting <= _MOST_WAITING_BYTES:
+            if waiting <= MOST_WAITING_BYTES:
                 return
             if batch is not self._writing:
                 waiting -= size
@@ -226,7 +226,7 @@ class Lane:
 
     def _write(self, batch: WriteBatch) -> WriteResult:
         result = self._writer.write_batch(batch)
-        self._pause_s, self._not_before, self._failing_since = _FIRST_PAUSE_S, 0.0, None
+        self._pause_s, self._not_before, self._failing_since = FIRST_PAUSE_S, 0.0, None
         self._reason = "store_error"
         return result
 

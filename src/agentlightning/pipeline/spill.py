@@ -122,7 +122,7 @@ class Spill:
             if not folder.max_bytes:
                 break
             try:
-                _make_room(folder, self._segment_bytes(), self._ledger)
+                make_room(folder, self._segment_bytes(), self._ledger)
                 return SegmentWriter(folder, self.head)
             except OSError as error:
                 problem = error
@@ -436,7 +436,7 @@ def _plain(value: object) -> object:
     return plain_value(value)
 
 
-def _make_room(folder: SpillFolder, wanted: int, own: Ledger) -> None:
+def make_room(folder: SpillFolder, wanted: int, own: Ledger) -> None:
     """Delete the oldest closed segments until *wanted* more bytes are within the cap; their spans are ``disk_full``."""
     excess = folder.used_bytes() + wanted - folder.max_bytes
     if excess <= 0:

@@ -155,14 +155,14 @@ class Worker:
         with self.busy:
             started = time.monotonic()
             with guard("worker"):
-                taken = self._take()
+                taken = self.take()
             with guard("worker.deliver"):
                 self._deliver()
             if taken:
                 log.debug("worker: %d items in %.1f ms", taken, 1e3 * (time.monotonic() - started))
         return taken
 
-    def _take(self, *, relieve: bool = False) -> int:
+    def take(self, *, relieve: bool = False) -> int:
         """Bring the next items in order behind the earlier ones, as records, and return how many there were."""
         with self._order:
             items = self._queue.take(BATCH_SPANS)
@@ -257,7 +257,7 @@ class Worker:
             since = self._delivering_since
             stuck_s = 0.0 if since is None else time.monotonic() - since
             if stuck_s > (_STUCK_PRESSED_S if pressed else _STUCK_S):
-                if not self._take(relieve=True):
+                if not self.take(relieve=True):
                     return
             elif pressed:
                 time.sleep(_STUCK_PRESSED_S / 5)
@@ -273,7 +273,7 @@ class Worker:
         if not self._order.acquire(timeout=timeout_s):
             return
         try:
-            while self._queue.waiting() and self._take(relieve=True):
+            while self._queue.waiting() and self.take(relieve=True):
                 pass
             self._exporter.rescue()
         finally:
