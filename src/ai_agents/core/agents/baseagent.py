@@ -74,6 +74,7 @@ class BaseAgent:
         if type(self)._is_base:  # noqa: SLF001 - of this class
             msg = f"{type(self).__name__} is no agent; make a subclass of it, whose body may be empty"
             raise TypeError(msg)
+        TelemetryManager.get_instance().get_collector()  # begins the telemetry where it was reset since the import
         self.logger = logger or logging.getLogger(f"ai_agents.{self.name}")
         self._model = model
         self._model_cache = model_cache
