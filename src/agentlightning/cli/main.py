@@ -27,6 +27,7 @@ COMMANDS = {
     "show": "Show a rollout as a tree, as conversations, or as JSON.",
     "tail": "Print spans as they start and end.",
     "cost": "Explain what rollouts cost.",
+    "store": "Serve a store, back it up, check it, delete old rollouts.",
     "doctor": "Check this installation, its settings and its store.",
 }
 """Name and one line of every command; ``agentlightning.cli.NAME`` holds it as ``command``."""

@@ -35,7 +35,9 @@ def create_app(store: LightningStore, rules: AccessRules, limits: GateLimits | N
     """
     if not isinstance(store, (SqlLightningStore, LightningStoreThreaded)):
         store = LightningStoreThreaded(store)
-    app = FastAPI(title="Agent Lightning store", version=__version__, docs_url=None, redoc_url=None)
+    # Newer releases of FastAPI write spans of their own for each request, which would land in the store that is served.
+    own_spans: dict[str, Any] = {"telemetry": {"tracing": False, "metrics": False, "logs": False}}
+    app = FastAPI(title="Agent Lightning store", version=__version__, docs_url=None, redoc_url=None, **own_spans)
     app.state.agentlightning = state = ServerState(store)
     for module in (status, rollouts, spans, otlp):
         app.include_router(module.router)

@@ -15,7 +15,6 @@ from agentlightning.errors import StoreUnavailableError
 from agentlightning.server.access import AccessRules, TokenFile
 from agentlightning.server.app import create_app
 from agentlightning.server.connection import PatientProtocol
-from agentlightning.store.client import LightningStoreClient
 from agentlightning.store.forward import ForwardingStore
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from agentlightning.server.gate import GateLimits
     from agentlightning.store.base import LightningStore
+    from agentlightning.store.client import LightningStoreClient
     from agentlightning.types.record import WriteBatch, WriteResult
 
 T = TypeVar("T")
@@ -81,7 +81,8 @@ def bind(options: ServerOptions) -> socket.socket:
         StoreUnavailableError: The address cannot be had; the message says why.
     """
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # With the protocol named, asyncio turns Nagle's algorithm off: else every answer takes 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((options.host, options.port))
@@ -93,6 +94,22 @@ def bind(options: ServerOptions) -> socket.socket:
     return listener
 
 
+def run_server(store: LightningStore, options: ServerOptions, announce: Callable[[str], None]) -> None:
+    """Serve *store* until SIGINT or SIGTERM; *announce* gets the URL when requests are taken.
+
+    Raises:
+        SettingError: The address can be reached from other machines, and there are no tokens.
+        StoreUnavailableError: The address cannot be had.
+    """
+    server = make_server(store, options)
+    listener = bind(options)
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    scheme = "https" if options.tls_cert else "http"
+    announce(f"{scheme}://{host}:{listener.getsockname()[1]}")
+    with listener:
+        server.run([listener])
+
+
 class LightningStoreServer(ForwardingStore):
     """A store that other processes reach over HTTP while this one goes on using it directly.
 
@@ -101,7 +118,8 @@ class LightningStoreServer(ForwardingStore):
 
     def __init__(self, store: LightningStore, host: str = "127.0.0.1", port: int = 4747) -> None:
         """Serve *store* at *host* and *port* (0: a free one) once it is started; loopback addresses only."""
-        self._options = ServerOptions(host=host, port=port)
+        self.options = ServerOptions(host=host, port=port)
+        """How it is reached; may be replaced until it is started."""
         self.store: LightningStore | None = store
         self.project = store.project
         self.url: str | None = None
@@ -113,7 +131,7 @@ class LightningStoreServer(ForwardingStore):
     @property
     def endpoint(self) -> str:
         """Base URL of the server, such as ``http://127.0.0.1:4747``; the port is known once it is started."""
-        return self.url or f"http://{self._options.host}:{self._options.port}"
+        return self.url or f"http://{self.options.host}:{self.options.port}"
 
     async def start(self) -> None:
         """Start serving and return when requests are answered; a second call does nothing while it runs.
@@ -125,10 +143,10 @@ class LightningStoreServer(ForwardingStore):
             await asyncio.to_thread(self._start, self.store)
 
     def _start(self, store: LightningStore) -> None:
-        server = make_server(store, self._options)
-        listener = bind(self._options)
+        server = make_server(store, self.options)
+        listener = bind(self.options)
         port: int = listener.getsockname()[1]
-        host = f"[{self._options.host}]" if ":" in self._options.host else self._options.host
+        host = f"[{self.options.host}]" if ":" in self.options.host else self.options.host
         self.url = f"http://{host}:{port}"
         thread = threading.Thread(target=_serve, args=(server, listener), name="agentlightning-server", daemon=True)
         thread.start()
@@ -174,16 +192,18 @@ class LightningStoreServer(ForwardingStore):
         if self.store is not None and self._pid == os.getpid():
             return self.store
         if self._client is None:
+            from agentlightning.store.client import LightningStoreClient  # noqa: PLC0415 - not in a server: 6 MB
+
             self._client = LightningStoreClient(self.endpoint, project=self.project)
         return self._client
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy in another process needs to be a client."""
-        return {"options": self._options, "project": self.project, "url": self.endpoint}
+        return {"options": self.options, "project": self.project, "url": self.endpoint}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Make a client of the server that was pickled."""
-        self._options, self.project, self.url = state["options"], state["project"], state["url"]
+        self.options, self.project, self.url = state["options"], state["project"], state["url"]
         self.store = self._server = self._thread = self._client = None
         self._pid = 0
 

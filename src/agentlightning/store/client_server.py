@@ -6,11 +6,10 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field
 
-from agentlightning.store.client import LightningStoreClient
 from agentlightning.types.core import (
     AttemptStatus,
     RolloutConfig,
@@ -18,6 +17,9 @@ from agentlightning.types.core import (
     RolloutStatus,
 )
 from agentlightning.types.resources import NamedResources
+
+if TYPE_CHECKING:
+    from agentlightning.store.client import LightningStoreClient
 
 __all__ = [
     "AddResourcesRequest",
@@ -128,9 +130,15 @@ class UpdateAttemptRequest(BaseModel):
     metadata: dict[str, Any] | None = None
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - a class of a higher layer
-    """Resolve ``LightningStoreServer``, which lies in a higher layer."""
-    if name == "LightningStoreServer":
-        return importlib.import_module("agentlightning.server.launcher").LightningStoreServer
+_HOMES = {
+    "LightningStoreClient": "agentlightning.store.client",  # which loads an HTTP client that a server does not need
+    "LightningStoreServer": "agentlightning.server.launcher",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - one of two classes
+    """Resolve client and server on first use."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
     msg = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(msg)

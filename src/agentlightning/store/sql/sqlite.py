@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
+import re
 import sqlite3
 import threading
 import time
@@ -43,6 +45,7 @@ _FORK_WAIT_S = 1.0
 
 _ROWS_PER_STATEMENT = 500
 _MAX_VARIABLES = 32_766 if sqlite3.sqlite_version_info >= (3, 32) else 999
+_NUMBERED = re.compile(r"\?[0-9]")
 _PRAGMAS = "PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY;"
 
 
@@ -100,6 +103,8 @@ class SqliteConnector:
                 msg = f"{self.path} is a database of another program; name another file with --store or AGL_STORE"
                 raise StoreCorruptError(msg)
         elif version == newest:
+            if connection.execute("PRAGMA journal_mode").fetchone()[0] == "delete":  # a backup that was put in place
+                self._set_journal(connection)
             return
         elif version > newest:
             msg = (
@@ -231,7 +236,7 @@ class SqliteTransaction:
 
     def run(self, query: str, parameters: Sequence[object] = ()) -> int:
         """Run a named query; see ``Transaction.run``."""
-        return self._connection.execute(named_queries()[query], parameters).rowcount
+        return self._connection.execute(named_queries()[query], _bindings(query, parameters)).rowcount
 
     def run_rows(self, query: str, rows: Sequence[Sequence[object]]) -> int:
         """Run a named query over rows; see ``Transaction.run_rows``."""
@@ -248,7 +253,19 @@ class SqliteTransaction:
 
     def fetch(self, query: str, parameters: Sequence[object] = ()) -> list[Row]:
         """Return the rows of a named query; see ``Transaction.fetch``."""
-        return self._connection.execute(named_queries()[query], parameters).fetchall()
+        return self._connection.execute(named_queries()[query], _bindings(query, parameters)).fetchall()
+
+
+def _bindings(query: str, parameters: Sequence[object]) -> Sequence[object] | dict[str, object]:
+    """Return the parameters of a query as sqlite3 wants them: to it ``?1`` is a name, and a sequence is refused there."""
+    if query not in _numbered_queries():
+        return parameters
+    return {str(number): value for number, value in enumerate(parameters, 1)}
+
+
+@functools.cache
+def _numbered_queries() -> frozenset[str]:
+    return frozenset(name for name, text in named_queries().items() if _NUMBERED.search(text))
 
 
 def _with_rows(query: str, count: int, width: int) -> str:

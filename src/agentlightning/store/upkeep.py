@@ -1,0 +1,196 @@
+"""Looking after the file of an SQLite store: backup while others write, restore, check, compaction.
+
+All of it works on the file; nothing here is needed to read or write a store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentlightning.errors import StoreCorruptError, StoreUnavailableError, StoreVersionError
+from agentlightning.store.sql.connector import migrations
+from agentlightning.store.sql.sqlite import APPLICATION_ID
+
+_PAGES_PER_STEP = 1000
+_SIDE_FILES = ("-wal", "-shm", "-journal")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a check found."""
+
+    problems: tuple[str, ...]
+    """Empty for a sound store."""
+    rollouts: int = 0
+    spans: int = 0
+
+
+def verify(path: Path) -> Verdict:
+    """Check a store thoroughly: the database's own structure, and that its parts belong together. Only reads.
+
+    Raises:
+        StoreUnavailableError: There is no such file.
+        StoreCorruptError: It is no store of ours.
+        StoreVersionError: It was written by a newer release.
+    """
+    with contextlib.closing(_open(path)) as connection:
+        try:
+            problems = [row[0] for row in connection.execute("PRAGMA integrity_check(20)") if row[0] != "ok"]
+            if not problems:
+                problems = list(_loose_ends(connection))
+            rollouts = connection.execute("SELECT count(*) FROM rollouts").fetchone()[0]
+            spans = connection.execute("SELECT count(*) FROM spans").fetchone()[0]
+        except sqlite3.DatabaseError as error:
+            return Verdict((str(error),))
+    return Verdict(tuple(problems), rollouts, spans)
+
+
+_CHECKS = {
+    "spans without a source": "SELECT count(*) FROM spans s WHERE NOT EXISTS "
+    "(SELECT 1 FROM sources o WHERE o.source_id = s.source_id)",
+    "spans without a rollout": "SELECT count(*) FROM (SELECT DISTINCT rollout_id FROM spans) s WHERE NOT EXISTS "
+    "(SELECT 1 FROM rollouts r WHERE r.rollout_id = s.rollout_id)",
+    "attempts without a rollout": "SELECT count(*) FROM attempts a WHERE NOT EXISTS "
+    "(SELECT 1 FROM rollouts r WHERE r.rollout_id = a.rollout_id)",
+    "rollouts whose place in the queue does not fit their status": "SELECT count(*) FROM rollouts "
+    "WHERE (queue_place IS NOT NULL) <> (status IN ('queuing', 'requeuing'))",
+    "spans with attributes that cannot be read": "SELECT count(*) FROM spans WHERE NOT json_valid(attributes)",
+}
+
+
+def _loose_ends(connection: sqlite3.Connection) -> list[str]:
+    counted = {what: connection.execute(query).fetchone()[0] for what, query in _CHECKS.items()}
+    return [f"{count} {what}" for what, count in counted.items() if count]
+
+
+def backup(path: Path, target: Path) -> int:
+    """Copy the store at *path* to *target* while others write, and return the size of the copy in bytes.
+
+    The copy holds all that was committed when it began; it appears under its name when it is complete and on the disk.
+
+    Raises:
+        StoreUnavailableError: *target* exists, or cannot be written.
+        StoreError: *path* is no store that this release can read.
+    """
+    if target.exists():
+        msg = f"{target} exists; name another file"
+        raise StoreUnavailableError(msg)
+    with contextlib.closing(_open(path)) as source:
+        return _copy(source, target)
+
+
+def restore(saved: Path, path: Path) -> Verdict:
+    """Put the backup *saved* in the place of the store at *path*, in one step; the backup stays.
+
+    Raises:
+        StoreCorruptError: The backup is damaged; nothing was changed.
+        StoreUnavailableError: A program has the store open, or a file cannot be written; nothing was changed.
+        StoreError: The backup is no store that this release can read.
+    """
+    verdict = verify(saved)
+    if verdict.problems:
+        msg = f"the backup {saved} is damaged and was not restored: {verdict.problems[0]}"
+        raise StoreCorruptError(msg)
+    _refuse_while_open(path)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".restore-", dir=path.parent) as folder:
+        fresh = Path(folder) / path.name
+        with contextlib.closing(_open(saved)) as source:
+            _copy(source, fresh)
+        _refuse_while_open(path)
+        fresh.replace(path)
+        for suffix in _SIDE_FILES:  # they belong to the file that was replaced
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+    return verdict
+
+
+def vacuum(path: Path) -> tuple[int, int]:
+    """Give back the room of what was deleted; return the size in bytes before and after. Writers wait meanwhile."""
+    before = path.stat().st_size
+    with contextlib.closing(_open(path, writing=True)) as connection:
+        try:
+            connection.execute("DELETE FROM sources WHERE source_id NOT IN (SELECT source_id FROM spans)")
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.DatabaseError as error:
+            msg = f"cannot compact {path}: {error}"
+            raise StoreUnavailableError(msg) from error
+    return before, path.stat().st_size
+
+
+def _open(path: Path, *, writing: bool = False) -> sqlite3.Connection:
+    if not path.is_file():
+        msg = f"there is no store at {path}"
+        raise StoreUnavailableError(msg)
+    mode = "rw" if writing else "ro"
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=30, isolation_level=None)
+    try:
+        application = connection.execute("PRAGMA application_id").fetchone()[0]
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        msg = f"{path} is damaged or no Agent Lightning store ({error})"
+        raise StoreCorruptError(msg) from error
+    if application != APPLICATION_ID:
+        connection.close()
+        msg = f"{path} is no Agent Lightning store"
+        raise StoreCorruptError(msg)
+    newest = migrations()[-1][0]
+    if version > newest:
+        connection.close()
+        msg = (
+            f"{path} was written by a newer release (schema {version}, this one knows {newest}); upgrade agentlightning"
+        )
+        raise StoreVersionError(msg)
+    return connection
+
+
+def _copy(source: sqlite3.Connection, target: Path) -> int:
+    """Copy a database to a new file of mode 0600 that appears when it is complete."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        # One reading transaction: the copy is of one moment, and writers go on in the log.
+        source.execute("BEGIN")
+        with contextlib.closing(sqlite3.connect(temporary)) as copy:
+            source.backup(copy, pages=_PAGES_PER_STEP)
+            copy.execute("PRAGMA journal_mode = DELETE")
+        source.execute("ROLLBACK")
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except (OSError, sqlite3.Error) as error:
+        msg = f"cannot write {target}: {error}"
+        raise StoreUnavailableError(msg) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return target.stat().st_size
+
+
+def _refuse_while_open(path: Path) -> None:
+    """Make sure that no connection to the store is open: SQLite gives the whole file to nobody else then.
+
+    Raises:
+        StoreUnavailableError: Somebody has it open.
+    """
+    if not path.exists():
+        return
+    connection = sqlite3.connect(path, timeout=0.2, isolation_level=None)
+    try:
+        # Leaving write-ahead logging needs the file for oneself, which no other lock of WAL shows.
+        mode = connection.execute("PRAGMA journal_mode = DELETE").fetchone()[0]
+        if mode != "delete":
+            msg = f"a program has {path} open; end it first"
+            raise StoreUnavailableError(msg)
+    except sqlite3.OperationalError as error:
+        msg = f"a program has {path} open; end it first ({error})"
+        raise StoreUnavailableError(msg) from error
+    except sqlite3.DatabaseError:
+        return  # what is damaged may be replaced
+    finally:
+        connection.close()

@@ -1,0 +1,142 @@
+"""Backup, restore, check, compaction and retention of a store's file, by the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agentlightning.cli.main import main
+from agentlightning.store import SqliteLightningStore
+from agentlightning.testing.store_contract_spans import record_of
+from agentlightning.types.record import WriteBatch
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def agl(*arguments: str | Path) -> int:
+    """Run a command and return its exit code."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    return int(ended.value.code or 0)
+
+
+def fill(store: SqliteLightningStore, rollouts: int, spans: int = 3) -> None:
+    """Write finished rollouts."""
+
+    async def work() -> None:
+        for _ in range(rollouts):
+            rollout = await store.start_rollout("task")
+            ids = rollout.rollout_id, rollout.attempt.attempt_id
+            store.write_batch(WriteBatch(spans=[record_of(*ids, n, attributes={"t": "x" * 500}) for n in range(spans)]))
+            await store.update_attempt(*ids, status="succeeded")
+
+    asyncio.run(work())
+
+
+def spans_in(path: Path) -> int:
+    """Return how many spans a file holds."""
+    connection = sqlite3.connect(path)
+    count: int = connection.execute("SELECT count(*) FROM spans").fetchone()[0]
+    connection.close()
+    return count
+
+
+def test_a_backup_holds_all_that_was_committed_while_others_write(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A backup made while a writer is at work is sound and holds every span acknowledged before it began."""
+    path, target = tmp_path / "store.db", tmp_path / "copy.db"
+    store = SqliteLightningStore(path)
+    acknowledged = 0
+    stop, began = threading.Event(), threading.Event()
+
+    def write() -> None:
+        nonlocal acknowledged
+        while not stop.is_set():
+            spans = [record_of("ro-1", "at-1", n, attributes={"t": "x" * 500}) for n in range(20)]
+            acknowledged += store.write_batch(WriteBatch(spans=spans)).stored
+            if acknowledged >= 200:
+                began.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    began.wait(10)
+    before = acknowledged
+    assert agl("store", "backup", target, "--store", path) == 0
+    stop.set()
+    writer.join()
+    store.close()
+    assert agl("store", "verify", "--store", target) == 0
+    assert before <= spans_in(target) <= spans_in(path) == acknowledged
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert agl("store", "backup", target, "--store", path) == 2
+    assert "exists" in capsys.readouterr().err
+
+
+def test_restore_swaps_a_sound_backup_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A restore is refused while the store is open and when the backup is damaged; else the store is the backup."""
+    path, target = tmp_path / "store.db", tmp_path / "copy.db"
+    store = SqliteLightningStore(path)
+    fill(store, 2)
+    assert agl("store", "backup", target, "--store", path) == 0
+    fill(store, 1)
+    assert agl("store", "restore", target, "--store", path) == 2
+    assert "open" in capsys.readouterr().err
+    fill(store, 1)
+    store.close()
+    assert spans_in(path) == 12
+    damaged = tmp_path / "damaged.db"
+    content = bytearray(target.read_bytes())
+    content[4096:12_000] = b"\xff" * (12_000 - 4096)
+    damaged.write_bytes(content)
+    assert agl("store", "verify", "--store", damaged) in {1, 2}
+    assert agl("store", "restore", damaged, "--store", path) == 2
+    assert spans_in(path) == 12
+    assert agl("store", "restore", target, "--store", path) == 0
+    assert spans_in(path) == 6
+    again = SqliteLightningStore(path)
+    fill(again, 1)
+    again.close()
+    assert spans_in(path) == 9
+    assert agl("store", "verify", "--store", path) == 0
+
+
+def test_old_rollouts_go_and_the_room_comes_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Retention deletes what is old beyond the newest so many, and compaction gives the room back."""
+    path = tmp_path / "store.db"
+    store = SqliteLightningStore(path)
+    fill(store, 30, 20)
+    assert agl("store", "prune", "--store", path, "--older-than", "1d", "--yes") == 0
+    assert spans_in(path) == 600
+    assert agl("store", "prune", "--store", path, "--keep", "2", "--older-than", "0s", "--yes") == 0
+    store.close()
+    assert spans_in(path) == 40
+    before = path.stat().st_size
+    assert agl("store", "vacuum", "--store", path) == 0
+    assert path.stat().st_size < before / 3
+    assert agl("store", "info", "--store", path) == 0
+    assert "2 succeeded" in capsys.readouterr().out
+    assert agl("store", "prune", "--store", path) == 2
+    assert agl("store", "info", "--store", tmp_path / "none.db") == 2
+
+
+def test_verify_names_what_does_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rows that belong to nothing are found, and the command ends with 1."""
+    path = tmp_path / "store.db"
+    store = SqliteLightningStore(path)
+    fill(store, 1)
+    store.close()
+    connection = sqlite3.connect(path)
+    connection.execute("DELETE FROM rollouts")
+    connection.commit()
+    connection.close()
+    started = time.monotonic()
+    assert agl("store", "verify", "--store", path) == 1
+    assert "without a rollout" in capsys.readouterr().out
+    assert time.monotonic() - started < 10
