@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from agentlightning import settings
+from agentlightning._internal.version import __version__
 from agentlightning.errors import StoreError
 from agentlightning.store import wire
 from agentlightning.store.exchange import Exchange, Request, RetryPolicy
@@ -63,7 +64,8 @@ class BatchClient:
             "/v1/batches",
             body=wire.encode(batch),
             content_type=wire.MSGPACK,
-            headers={wire.PROJECT_HEADER: wire.quoted(batch.project)},
+            # What the pipeline hands to a store was redacted by the rules of this release.
+            headers={wire.PROJECT_HEADER: wire.quoted(batch.project), wire.RULES_HEADER: __version__},
         )
         try:
             return _decode_result(self._exchange.send(request))

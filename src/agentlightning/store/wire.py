@@ -32,7 +32,7 @@ CRC_HEADER: Final = "x-agl-crc32"
 PROJECT_HEADER: Final = "x-agl-project"
 """Project of the handle; without it, the server's own."""
 RULES_HEADER: Final = "x-agl-redacted"
-"""Hash of the redaction rules that were applied to the spans of the body."""
+"""Release whose redaction rules were applied to the spans of the body; a server of the same one does not repeat it."""
 
 
 class ChecksumError(errors.StoreError):

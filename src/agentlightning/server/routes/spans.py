@@ -9,6 +9,7 @@ import msgspec
 from fastapi import APIRouter, HTTPException, Request
 from starlette.responses import Response
 
+from agentlightning._internal.version import __version__
 from agentlightning.server.routes.state import ServerState, json_reply, state_of
 from agentlightning.store import wire
 
@@ -29,7 +30,7 @@ async def write_batch(request: Request) -> Response:
     """Write a batch of the pipeline (MessagePack) in one transaction; answered after the commit."""
     state = state_of(request)
     batch = decoded(wire.decode_batch, await request.body(), request)
-    if wire.RULES_HEADER not in request.headers:
+    if request.headers.get(wire.RULES_HEADER) != __version__:
         await redact(state, batch.spans)
     store = state.store_of(request)
     batch.project = store.project

@@ -257,7 +257,7 @@ class SqliteTransaction:
 
 
 def _bindings(query: str, parameters: Sequence[object]) -> Sequence[object] | dict[str, object]:
-    """Return the parameters of a query as sqlite3 wants them: to it ``?1`` is a name, and a sequence is refused there."""
+    """Return the parameters of a query as sqlite3 wants them: ``?1`` is a name to it, for which it wants a dict."""
     if query not in _numbered_queries():
         return parameters
     return {str(number): value for number, value in enumerate(parameters, 1)}
