@@ -34,6 +34,13 @@ if TYPE_CHECKING:
         StoreVersionError,
         UnknownIdError,
     )
+    from agentlightning.execution import (
+        ClientServerExecutionStrategy,
+        ExecutionError,
+        ExecutionEvent,
+        ExecutionStrategy,
+        SharedMemoryExecutionStrategy,
+    )
     from agentlightning.instrumentation import instrument_all, uninstrument_all
     from agentlightning.litagent import FunctionalLitAgent, LitAgent, llm_rollout, prompt_rollout, rollout, wrap
     from agentlightning.pipeline.process import flush
@@ -42,6 +49,7 @@ if TYPE_CHECKING:
     from agentlightning.settings import configure
     from agentlightning.store import LightningStore, SqliteLightningStore, open_store
     from agentlightning.tracer import LightningSpanProcessor, OtelTracer, Tracer
+    from agentlightning.trainer import Trainer
     from agentlightning.types.core import (
         Attempt,
         AttemptedRollout,
@@ -76,8 +84,12 @@ __all__ = [
     "AttemptStatus",
     "AttemptedRollout",
     "Baseline",
+    "ClientServerExecutionStrategy",
     "Dataset",
     "Event",
+    "ExecutionError",
+    "ExecutionEvent",
+    "ExecutionStrategy",
     "FunctionalLitAgent",
     "Hook",
     "LightningSpanProcessor",
@@ -100,6 +112,7 @@ __all__ = [
     "RolloutStatus",
     "Runner",
     "SettingError",
+    "SharedMemoryExecutionStrategy",
     "Span",
     "SpanAttributeNames",
     "SpanContext",
@@ -115,6 +128,7 @@ __all__ = [
     "TaskInput",
     "TraceStatus",
     "Tracer",
+    "Trainer",
     "Triplet",
     "UnknownIdError",
     "__version__",
@@ -149,6 +163,9 @@ _HOMES = {
         "AgentLightningError MissingExtraError SettingError StoreCorruptError StoreError StoreFullError "
         "StoreUnavailableError StoreVersionError UnknownIdError"
     ),
+    "execution": (
+        "ClientServerExecutionStrategy ExecutionError ExecutionEvent ExecutionStrategy SharedMemoryExecutionStrategy"
+    ),
     "instrumentation": "instrument_all uninstrument_all",
     "litagent": "FunctionalLitAgent LitAgent llm_rollout prompt_rollout rollout wrap",
     "pipeline.process": "flush",
@@ -157,6 +174,7 @@ _HOMES = {
     "settings": "configure",
     "store": "LightningStore SqliteLightningStore open_store",
     "tracer": "LightningSpanProcessor OtelTracer Tracer",
+    "trainer": "Trainer",
     "types.core": (
         "Attempt AttemptStatus AttemptedRollout Dataset Hook Rollout RolloutConfig RolloutMode "
         "RolloutStatus Task TaskInput Triplet"

@@ -169,6 +169,18 @@ ALERT_FAILURE_RATE = Setting("AGL_ALERT_FAILURE_RATE", float, default=1.0, minim
 ALERT_DURATION_S = Setting("AGL_ALERT_DURATION_S", float, default=0.0, minimum=0, live=True)
 """A runner raises an alert for a rollout that takes longer than this, in seconds; 0: never."""
 
+MANAGED_STORE = Setting("AGL_MANAGED_STORE", bool, default=True)
+"""Whether a trainer's strategy puts the store behind a wrapper or server of its own."""
+
+CURRENT_ROLE = Setting("AGL_CURRENT_ROLE", str, default="BOTH", choices=("ALGORITHM", "RUNNER", "BOTH"))
+"""What a process of the client-server strategy does; ``both`` starts everything on this machine."""
+
+SERVER_HOST = Setting("AGL_SERVER_HOST", str, default="127.0.0.1")
+"""Where the store server of the client-server strategy is."""
+
+SERVER_PORT = Setting("AGL_SERVER_PORT", int, default=4747, minimum=0, maximum=65535)
+"""Port of that server, where algorithm and runners are started each for itself."""
+
 
 def all_settings() -> Iterator[Setting[Any]]:
     """Yield every setting in the order of this file."""

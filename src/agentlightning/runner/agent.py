@@ -19,6 +19,8 @@ from agentlightning.runner.base import Runner
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
 
+    from typing_extensions import Self
+
     from agentlightning.litagent.litagent import LitAgent
     from agentlightning.runner.alert import Alert
     from agentlightning.runner.base import StopEvent
@@ -55,7 +57,7 @@ class LitAgentRunner(Runner[T]):
         *,
         concurrency: int = 1,
         heartbeat_interval: float = 10.0,
-        graceful_timeout: float = 3.0,
+        graceful_timeout: float = 2.0,
         on_alert: Callable[[Alert], None] | None = None,
     ) -> None:
         """Make a runner; nothing happens before ``init``.
@@ -92,6 +94,12 @@ class LitAgentRunner(Runner[T]):
         self._beaten = 0
         """How many ``iter`` and ``step`` want heartbeats; they share one task."""
         self._beating: asyncio.Task[None] | None = None
+
+    def for_worker(self) -> Self:
+        """Return a runner with the same options and success rates, which holds nothing; see ``Runner``."""
+        runner = super().for_worker()
+        vars(runner).update(_held={}, _beaten=0, _beating=None)
+        return runner
 
     def init(self, agent: LitAgent[T], *, hooks: Sequence[Hook] | None = None, **kwargs: Any) -> None:  # noqa: ANN401
         """Take the agent and the hooks, and prepare the tracer."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agentlightning import settings
 from agentlightning._internal.guard import guard
@@ -48,6 +48,14 @@ class Health:
         self._traced: deque[bool] = deque(maxlen=WINDOW)
         self._failed: deque[bool] = deque(maxlen=WINDOW)
         self._raised: set[str] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the lock behind; every process counts for itself."""
+        return {"_on_alert": self._on_alert}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Start with nothing counted."""
+        Health.__init__(self, state["_on_alert"])
 
     def note(self, *, traced: bool, failed: bool) -> None:
         """Count a rollout.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -49,6 +50,10 @@ class Runner(ParallelWorkerBase, Generic[T]):
         _ = args, kwargs
         msg = "await iter() to work on the queue, or step(task) for one task"
         raise NotImplementedError(msg)
+
+    def for_worker(self) -> Self:
+        """Return a runner with the same options for another worker; it shares nothing that a rollout changes."""
+        return copy.copy(self)
 
     @contextmanager
     def run_context(

@@ -26,6 +26,10 @@ class OtelTracer(Tracer):
         super().__init__()
         self._ready = False
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Forget that libraries are instrumented: in the process that unpickles the tracer they are not."""
+        return {**self.__dict__, "_ready": False}
+
     def init(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - of the base class
         """Instrument the libraries that are imported or will be; a second call does nothing."""
         super().init(*args, **kwargs)
@@ -68,3 +72,4 @@ class OtelTracer(Tracer):
             with guard("tracer.prepare"):
                 if settings.get(settings.ENABLED):
                     registry.watch(provider)
+                    provider()

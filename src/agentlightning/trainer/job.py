@@ -1,0 +1,72 @@
+"""What a strategy runs for a trainer: the algorithm with its data, the runner with its agent. Both can be pickled."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from agentlightning.runner.thread import run_in_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agentlightning.algorithm.base import Algorithm
+    from agentlightning.execution.events import ExecutionEvent
+    from agentlightning.litagent.litagent import LitAgent
+    from agentlightning.runner.base import Runner
+    from agentlightning.store.base import LightningStore
+    from agentlightning.types.core import Dataset, Hook
+    from agentlightning.types.resources import NamedResources
+
+
+@dataclass(frozen=True)
+class RunnerJob:
+    """A runner and its agent; each worker makes a runner of its own from it."""
+
+    runner: Runner[Any]
+    agent: LitAgent[Any]
+    hooks: Sequence[Hook]
+
+    async def __call__(self, store: LightningStore, worker_id: int, event: ExecutionEvent) -> None:
+        """Run one worker until *event* is set or the runner has done what it may."""
+        runner = self.runner.for_worker()
+        for hook in self.hooks:
+            hook.init_worker(worker_id)
+        with runner.run_context(agent=self.agent, store=store, hooks=self.hooks, worker_id=worker_id):
+            await runner.iter(event=event)
+        for hook in self.hooks:
+            hook.teardown_worker(worker_id)
+
+
+@dataclass(frozen=True)
+class AlgorithmJob:
+    """An algorithm, its data, and what it is given."""
+
+    algorithm: Algorithm
+    train_dataset: Dataset[Any] | None
+    val_dataset: Dataset[Any] | None
+    initial_resources: NamedResources | None
+    adapter: Any
+    llm_proxy: Any
+
+    async def __call__(self, store: LightningStore, event: ExecutionEvent) -> None:
+        """Run the algorithm to its end; a plain one on a thread of its own, where it may run event loops."""
+        _ = event  # the strategy cancels what does not end
+        algorithm = self.algorithm
+        algorithm.set_store(store)
+        if self.adapter is not None:
+            algorithm.set_adapter(self.adapter)
+        if self.llm_proxy is not None:
+            algorithm.set_llm_proxy(self.llm_proxy)
+        if self.initial_resources is not None:
+            algorithm.set_initial_resources(self.initial_resources)
+        if algorithm.is_async():
+            result = algorithm.run(self.train_dataset, self.val_dataset)
+        else:
+            answer = await run_in_thread(lambda: algorithm.run(self.train_dataset, self.val_dataset))
+            if answer.error is not None:
+                raise answer.error
+            result = answer.value
+        if inspect.isawaitable(result):
+            await result
