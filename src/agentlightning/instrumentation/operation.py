@@ -37,6 +37,9 @@ class Operation:
     Used by one thread at a time: by the caller of the method, or by whoever takes the generator's next item.
     """
 
+    is_part = False
+    """Whether it is recorded also inside another operation of its owner, as a part of that."""
+
     def __init__(self, tracer: Tracer, owner: object, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
         """Note where the call was made; no span is started yet."""
         self.owner = owner

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
 from agentlightning._internal.guard import guard
 from agentlightning.instrumentation.base import Instrumentor, Patches
 from agentlightning.instrumentation.operation import Operation, call, is_inside, iterate
-from agentlightning.instrumentation.smolagents_operation import AgentRun, ModelCall, ToolUse
+from agentlightning.instrumentation.smolagents_operation import AgentRun, ModelCall, PlanningStep, ToolUse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,6 +55,7 @@ class SmolagentsInstrumentor(Instrumentor):
         wrap(getattr(tools, "BaseTool", tools.Tool), ToolUse, ("__call__",)).install()
         wrap(models.Model, ModelCall, ("generate", "generate_stream")).install()
         wrap(agents.MultiStepAgent, AgentRun, ("run",)).install()
+        wrap(agents.MultiStepAgent, PlanningStep, ("_generate_planning_step", "planning_step")).install()
         # Newer releases run generated code in a thread of its own, and some run tools in threads, without the
         # context of the run.
         for module in (local_python_executor, agents):
@@ -125,7 +126,7 @@ class _Wrapping:
         @functools.wraps(original)
         def wrapper(self: object, /, *args: object, **kwargs: object) -> object:
             operation: Operation | None = None
-            if switch.on and not is_inside(self):
+            if switch.on and (operation_class.is_part or not is_inside(self)):
                 with guard("smolagents.call"):
                     operation = operation_class(tracer, self, args, kwargs)
             if operation is None:
@@ -155,7 +156,7 @@ class _Wrapping:
 
 
 def _is_lazy(original: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]) -> bool:
-    """Tell whether a call gives an iterator to read from: ``generate_stream``, and ``run(stream=True)``."""
+    """Tell whether a call gives an iterator to read from: ``generate_stream``, ``run(stream=True)``, planning."""
     if original.__name__ == "run":
         return bool(kwargs.get("stream", args[1] if len(args) > 1 else False))
-    return original.__name__ == "generate_stream"
+    return original.__name__ == "generate_stream" or inspect.isgeneratorfunction(inspect.unwrap(original))

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 AGENT_STATE = "smolagents.state"
 """``max_steps_error`` on the span of an agent run that was stopped by its limit of steps."""
 
+PLANNING = "planning"
+"""Name of the span of a planning step."""
+
 AGENT_CLASS = "smolagents.agent_class"
 """Class of the agent, on its span."""
 
@@ -82,6 +85,25 @@ class AgentRun(Operation):
         steps = getattr(getattr(self.owner, "memory", None), "steps", None) or [None]
         error = getattr(steps[-1], "error", None)
         return {AGENT_STATE: "max_steps_error"} if type(error).__name__ == "AgentMaxStepsError" else {}
+
+
+class PlanningStep(Operation):
+    """A planning step of an agent: the model call that makes the plan lies in it."""
+
+    is_part = True
+
+    def name(self) -> str:
+        """Return what it is."""
+        return PLANNING
+
+    def request_attributes(self) -> Attributes:
+        """Return the kind."""
+        return {semconv.OPENINFERENCE_KIND: "CHAIN"}
+
+    def result_attributes(self, result: object) -> Attributes:
+        """Return nothing: the plan is the output of the model call."""
+        del result
+        return {}
 
 
 class ToolUse(Operation):

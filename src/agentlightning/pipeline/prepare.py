@@ -45,6 +45,8 @@ class Preparer:
             resource=self._resource(span.resource),
             parent_id_default=parent,
         )
+        if not counter:
+            record.end_ns = None  # it may have ended since it was taken for open; its end comes by itself, in order
         if not record.rollout_id:
             record.rollout_id, record.attempt_id = implicit_ids(record.trace_id)
         elif record.parent_id is parent and home and record.attempt_id != home.attempt_id:

@@ -79,8 +79,8 @@ def test_empty_micro_agent_runs() -> None:
 
     agent = MyCustomMicroAgent()
     code_agent = agent.get_code_agent()
-    assert isinstance(code_agent, MultiStepAgent)
     assert code_agent.run("look around")
+    assert isinstance(code_agent, MultiStepAgent)
     session = TelemetryManager.get_instance().get_session_data()
     assert session is not None
     assert session.total_tokens.total_tokens > 0

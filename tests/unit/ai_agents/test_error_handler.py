@@ -140,7 +140,7 @@ def test_operation_on_coroutines_and_generators() -> None:
     async def read() -> list[int]:
         return [item async for item in stream()]
 
-    assert asyncio.run(fetch()) is None  # type: ignore[func-returns-value]
+    assert asyncio.run(fetch()) is None
     assert list(count()) == [1]
     assert asyncio.run(read()) == [1]
     assert counts() == {"collection_coroutine": 1, "collection_generator": 1, "collection_stream": 1}

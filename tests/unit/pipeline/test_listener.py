@@ -5,9 +5,12 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from opentelemetry.sdk.trace import ReadableSpan
+
 from agentlightning import flush
 from agentlightning._internal.guard import failures
 from agentlightning.pipeline.listener import add_span_listener, remove_span_listener
+from agentlightning.pipeline.prepare import Preparer
 from agentlightning.tracer.provider import get_tracer
 
 if TYPE_CHECKING:
@@ -81,3 +84,12 @@ def test_failing_listener_harms_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
         remove_span_listener(seen)
     assert seen.names == ["one"]
     assert failures.counts()["listener"] == before + 1
+
+
+def test_note_of_an_open_span_stays_open() -> None:
+    """A span that ends while its note is being made is noted as open; its end comes later, in its place."""
+    span = get_tracer("test").start_span("work")
+    span.end()
+    assert isinstance(span, ReadableSpan)
+    assert Preparer().span(span, 0)[0].end_ns is None
+    assert Preparer().span(span, 7)[0].end_ns == span.end_time

@@ -156,12 +156,12 @@ def test_a_streaming_model_is_put_together(kit: Any, spans: Any, read: Any) -> N
 
 
 def test_planning_is_inside_the_run(kit: Any, spans: Any) -> None:
-    """The model call that makes a plan hangs under the run like any other."""
+    """A planning step is a span under the run, with the model call that makes the plan."""
     agent = kit.coder("a plan", kit.code(ANSWER), planning_interval=1)
     if not hasattr(agent, "_generate_planning_step"):
         pytest.skip("newer releases plan this way")
     agent.run("x")
-    assert spans.tree()[:3] == ["CodeAgent.run", "  Scripted.generate", "  Scripted.generate"]
+    assert spans.tree()[:4] == ["CodeAgent.run", "  planning", "    Scripted.generate", "  Scripted.generate"]
 
 
 def test_an_openai_model_is_one_leaf_call(kit: Any, spans: Any) -> None:
