@@ -234,26 +234,19 @@ def _change(old: Bill, new: Bill) -> str:
 
 def _arithmetic(bill: Bill) -> Iterator[str]:
     for item, line in bill.ordered():
-        per = "call" if item.token_class == "request" else "1M tokens"  # noqa: S105 - a class of tokens
-        rate = item.usd_per_million.scaleb(-6) if per == "call" else item.usd_per_million
-        model = safe(f"{item.provider}/{item.model}")
-        yield (
-            f"    {model} {item.token_class}: {count(line.quantity)} * ${_plain(rate)} per {per} = ${_plain(line.usd)}"
-            f"  ({safe(item.source)} {safe(item.version)})".rstrip()
-        )
-    yield f"    sum: ${_plain(bill.usd)}"
-
-
-def _plain(amount: Decimal) -> str:
-    """Return an amount with all its digits and no zeros behind them."""
-    text = format(amount, "f")
-    return text.rstrip("0").rstrip(".") if "." in text else text
+        is_call = item.token_class == "request"  # noqa: S105 - a class of what is billed
+        per = "call" if is_call else "1M tokens"
+        rate = document.amount(item.usd_per_million.scaleb(-6) if is_call else item.usd_per_million)
+        what = safe(f"{item.provider}/{item.model} {item.token_class}")
+        source = safe(f"{item.source} {item.version}").strip()
+        yield f"    {what}: {count(line.quantity)} * ${rate} per {per} = ${document.amount(line.usd)}  ({source})"
+    yield f"    sum: ${document.amount(bill.usd)}"
 
 
 def _remarks(bill: Bill, mark: str) -> Iterator[str]:
     sources = sorted({safe(f"{item.source} {item.version}").strip() for item in bill.lines})
     yield ""
-    exactly = f"exactly ${_plain(bill.usd)} for {plural(bill.priced, 'call')}"
+    exactly = f"exactly ${document.amount(bill.usd)} for {plural(bill.priced, 'call')}"
     yield f"{mark}prices: {', '.join(sources) or 'none'} · {exactly}"
     for (provider, model, reason), number in sorted(bill.unknown.items(), key=lambda entry: -entry[1]):
         name = safe("/".join(part for part in (provider, model) if part) or "no model")
@@ -294,7 +287,7 @@ def _bill_object(bill: Bill) -> document.Document:
     return {
         "calls": bill.calls,
         "priced_calls": bill.priced,
-        "usd": format(bill.usd, "f") if bill.priced else None,
+        "usd": document.amount(bill.usd) if bill.priced else None,
         "tokens": bill.tokens,
         "lines": [
             {
@@ -302,8 +295,8 @@ def _bill_object(bill: Bill) -> document.Document:
                 "model": item.model,
                 "class": item.token_class,
                 "quantity": line.quantity,
-                "usd_per_million": format(item.usd_per_million, "f"),
-                "usd": format(line.usd, "f"),
+                "usd_per_million": document.amount(item.usd_per_million),
+                "usd": document.amount(line.usd),
                 "source": item.source,
                 "source_version": item.version,
             }

@@ -16,6 +16,7 @@ import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from decimal import Decimal
 
     from agentlightning.types.core import Attempt, Rollout
     from agentlightning.types.query import SpanFacts, SpanRow
@@ -36,6 +37,12 @@ Document = dict[str, Any]
 def dumps(value: object) -> str:
     """Return *value* as JSON text on one line."""
     return json.dumps(_plain(value, 0), allow_nan=False, separators=(", ", ": "))
+
+
+def amount(value: Decimal) -> str:
+    """Return an amount with all its digits, and no zeros behind them."""
+    text = format(value, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def stream(head: Document, name: str, items: Iterable[object], tail: Document | None = None) -> Iterator[str]:
@@ -101,7 +108,7 @@ def totals_object(totals: Totals) -> Document:
     found: Document = msgspec.structs.asdict(totals)
     cost = found.pop("cost")
     found["input_tokens"], found["total_tokens"] = totals.input_tokens, totals.total_tokens
-    found["cost_usd"] = format(cost, "f") if totals.cost_known else None
+    found["cost_usd"] = amount(cost) if totals.cost_known else None
     found["reported_cost_usd"] = found.pop("reported_cost")
     return found
 
@@ -165,7 +172,7 @@ def _tokens(facts: SpanFacts) -> Document | None:
 def price_object(price: Price) -> Document:
     """Return what one call cost and how that is known."""
     return {
-        "usd": None if price.usd is None else format(price.usd, "f"),
+        "usd": None if price.usd is None else amount(price.usd),
         "reason": price.reason,
         "source": price.source,
         "version": price.version,
@@ -175,12 +182,12 @@ def price_object(price: Price) -> Document:
         "suspicious": price.suspicious,
         "amounts": [
             {
-                "class": amount.token_class,
-                "quantity": amount.quantity,
-                "usd_per_million": format(amount.usd_per_million, "f"),
-                "usd": format(amount.usd, "f"),
+                "class": line.token_class,
+                "quantity": line.quantity,
+                "usd_per_million": amount(line.usd_per_million),
+                "usd": amount(line.usd),
             }
-            for amount in price.amounts
+            for line in price.amounts
         ],
     }
 

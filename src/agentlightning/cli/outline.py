@@ -147,9 +147,9 @@ def _name(node: Node, row: SpanRow, mark: str) -> str:
         name += f" {safe(detail)}"
     if facts.reward is not None:
         name += f" {facts.reward:g}"
-    name += mark
     if node.state != "ended":
         name += f" ({node.state})"
+    name += mark
     if row.status_code == "ERROR":
         name += f" ✗ {error_of(row)}"
     return name

@@ -159,7 +159,8 @@ class _Printer:
             found.append((rollout.start_time * 1e9, 0, rollout, "start"))
         if rollout.status in FINISHED:
             self._known.discard(rollout.rollout_id)
-            found.append(((rollout.end_time or rollout.start_time) * 1e9, 2, rollout, "end"))
+            # A float of seconds is exact to 240 ns only, and the end of a rollout comes after that of its spans.
+            found.append(((rollout.end_time or rollout.start_time) * 1e9 + 1000, 2, rollout, "end"))
             self.over = self.over or self._wanted.rollout_id is not None
         return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date, datetime, timezone
 from decimal import Decimal
 from functools import lru_cache
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from genai_prices.types import PriceCalculation
 
 _MINUTE_NS = 60 * 10**9
+_RELEASE = re.compile(r"[-@:](v?\d[\d.v:-]*|latest|preview)")
+"""What may follow the name of a model in the name of one of its releases."""
 _FIRST_DAY = date(1970, 1, 1)
 _ALWAYS = (-719_162 * 24 * 60, 2_932_897 * 24 * 60)
 """Minutes since 1970 of the years 1 to 9999: a price without dates holds from the first to before the second."""
@@ -185,8 +188,8 @@ class JsonPrices:
     The file is JSON: ``{"name": "contract 7", "date": "2026-11-01", "models": {"gpt-4o": {"input": 2.5, "output": 10,
     "cache_read": 1.25}, "azure/gpt-4o": {...}}}``. Prices are USD for one million tokens of the class (``input``,
     ``output``, ``cache_read``, ``cache_write``, ``reasoning``) and for one call (``request``). A model is looked up as
-    ``provider/model``, then as ``model``, exactly, then as the longest name that the model begins with followed by
-    ``-`` (so ``gpt-4o`` prices ``gpt-4o-2024-08-06``).
+    ``provider/model``, then as ``model``, exactly, then as the longest name that the model begins with followed by a
+    release (so ``gpt-4o`` prices ``gpt-4o-2024-08-06`` and ``gpt-4o-latest``, but not ``gpt-4o-mini``).
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -247,7 +250,9 @@ class JsonPrices:
             if name in self._models:
                 return name
         for name in wanted:
-            fits = [known for known in self._models if name.startswith(known + "-")]
+            fits = [
+                known for known in self._models if name.startswith(known) and _RELEASE.fullmatch(name[len(known) :])
+            ]
             if fits:
                 return max(fits, key=len)
         return None
