@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from agentlightning import settings
@@ -33,7 +34,13 @@ _ = _fork
 _FORK_WAIT_S = 1.0
 """Longest time that a fork waits for the worker to finish its step."""
 
+_OWN_THREADS = 2
+"""Threads of a pipeline."""
+
 _SIGTERM_FLUSH_S = 1.0
+
+_MOST_LATE_ATTEMPTS = 10_000
+"""Ended attempts whose stores are known for spans that end even later."""
 
 _RESCUE_WAIT_S = 0.5
 """Longest time that the end of the process waits for the worker to have its records in order."""
@@ -48,6 +55,7 @@ class Pipeline:
         url = default_store_url()
         self._default: SpanWriter = DefaultWriter(url)
         self._routes: dict[str, SpanWriter] = {}
+        self._late: weakref.WeakValueDictionary[str, SpanWriter] = weakref.WeakValueDictionary()
         self.ledger = Ledger(ledger_folder(url, os.environ.get("AGL_ATTEMPT_ID")))
         self.queue = SpanQueue(settings.get(settings.QUEUE_BYTES), self.ledger)
         self.open_spans = OpenSpans()
@@ -82,8 +90,12 @@ class Pipeline:
         self.queue.put(end)
 
     def release_attempt(self, attempt_id: str) -> None:
-        """Forget where the spans of an attempt go, after they have been flushed."""
-        self._routes.pop(attempt_id, None)
+        """Stop keeping the store of an attempt whose spans were flushed; while it lives, late ones still go there."""
+        writer = self._routes.pop(attempt_id, None)
+        if writer is not None:
+            if len(self._late) >= _MOST_LATE_ATTEMPTS:
+                self._late.clear()
+            self._late[attempt_id] = writer
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until everything handed over before this call is in its store, or was given up; False on timeout."""
@@ -113,13 +125,14 @@ class Pipeline:
     def inherit(self, parent: Pipeline) -> None:
         """In a child: send the attempts that the parent was running to the same stores, over connections of its own."""
         self._routes = parent._routes
-        self._default = parent._default
-        for writer in {id(writer): writer for writer in (self._default, *self._routes.values())}.values():
+        self._default, self._late = parent._default, parent._late
+        writers = (self._default, *self._routes.values(), *self._late.values())
+        for writer in {id(writer): writer for writer in writers}.values():
             writer.after_fork()
         parent.worker.abandon()
 
     def _route(self, attempt_id: str) -> SpanWriter:
-        return self._routes.get(attempt_id, self._default)
+        return self._routes.get(attempt_id) or self._late.get(attempt_id, self._default)
 
 
 class DefaultWriter:
@@ -166,9 +179,11 @@ class _Process:
     def __init__(self) -> None:
         self.pipeline: Pipeline | None = None
         self.parent: Pipeline | None = None
-        self.lock = threading.Lock()
+        # Reentrant: a thread may fork, or be interrupted by a signal, while it makes the pipeline.
+        self.lock = threading.RLock()
         self.hooked = False
         self.fork_lock_held = False
+        self.making_held = False
 
     def make(self) -> Pipeline:
         """Return the pipeline, made and started by the first caller."""
@@ -178,27 +193,26 @@ class _Process:
                 if self.parent is not None:
                     pipeline.inherit(self.parent)
                     self.parent = None
-                pipeline.worker.start()
                 self.hook()
                 self.pipeline = pipeline
+                pipeline.worker.start()
             return self.pipeline
 
     def hook(self) -> None:
-        """Register what has to run at exit, at fork and at SIGTERM; once for all processes of a fork tree."""
+        """Register what has to run at exit and at SIGTERM; once for all processes of a fork tree."""
         _flush_when_multiprocessing_ends()
         if self.hooked:
             return
         self.hooked = True
         atexit.register(_at_exit)
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(
-                before=self.before_fork, after_in_parent=self.after_in_parent, after_in_child=self.after_in_child
-            )
         install_sigterm()
 
     def before_fork(self) -> None:
-        """Let the worker finish its step, so that the child inherits no lock of SQLite's that is held."""
+        """Let the worker finish its step: the child must inherit no lock of SQLite, or of an import, that is held."""
+        self.making_held = self.lock.acquire(timeout=_FORK_WAIT_S)
         if self.pipeline is not None and not self.pipeline.worker.is_current():
+            if sys.version_info >= (3, 12) and threading.active_count() <= _OWN_THREADS + 1:
+                self.pipeline.worker.rest(_FORK_WAIT_S)
             self.fork_lock_held = self.pipeline.worker.busy.acquire(timeout=_FORK_WAIT_S)
 
     def after_in_parent(self) -> None:
@@ -206,16 +220,27 @@ class _Process:
         if self.pipeline is not None and self.fork_lock_held:
             self.fork_lock_held = False
             self.pipeline.worker.busy.release()
+        if self.making_held:
+            self.making_held = False
+            self.lock.release()
+        if self.pipeline is not None and sys.version_info >= (3, 12):
+            self.pipeline.worker.go_on()
 
     def after_in_child(self) -> None:
         """Begin anew in the child: what the parent queued is the parent's to deliver, and its threads are not here."""
-        self.lock = threading.Lock()
-        self.fork_lock_held = False
+        self.lock = threading.RLock()
+        self.fork_lock_held = self.making_held = False
         failures.after_fork()
         self.parent, self.pipeline = self.pipeline or self.parent, None
 
 
 _process = _Process()
+
+# Not when the pipeline is made: another thread may fork just then, and its child would wait for the lock for ever.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_process.before_fork, after_in_parent=_process.after_in_parent, after_in_child=_process.after_in_child
+    )
 
 
 def get_pipeline() -> Pipeline:

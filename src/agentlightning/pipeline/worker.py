@@ -6,6 +6,7 @@ A second thread watches it: while a store holds the worker up, it brings what co
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -48,6 +49,17 @@ _AGAIN_S = 0.2
 """Pause after the worker thread failed as a whole."""
 
 
+class _Beginning(Wake):
+    """Calls a function when somebody is to be woken."""
+
+    def __init__(self, begin: Callable[[], None]) -> None:
+        super().__init__()
+        self._begin = begin
+
+    def set(self) -> None:
+        self._begin()
+
+
 class Worker:
     """Two daemon threads; the only ones that convert, redact, encode and write."""
 
@@ -72,6 +84,8 @@ class Worker:
         self._flushes: list[Flush] = []
         self._delivering_since: float | None = None
         self._thread: threading.Thread | None = None
+        self._watcher: threading.Thread | None = None
+        self._is_resting = False
         self._starting = threading.Lock()
         self._watch = Wake()
         queue.on_pressure = self._watch.set
@@ -91,8 +105,46 @@ class Worker:
                 thread.start()
                 self._thread = thread
                 watcher.start()
+                self._watcher = watcher
             except RuntimeError as error:  # no more threads: the system's limit, or the interpreter is ending
                 failures.note("worker.start", error)
+
+    def rest(self, timeout_s: float) -> None:
+        """End both threads, unless they need longer than *timeout_s*; ``start`` begins anew.
+
+        For a fork: since Python 3.12 a process with threads gets a warning there, which the program alone would not.
+        """
+        deadline = time.monotonic() + timeout_s
+        self._is_resting = True
+        self._queue.wake.set()
+        self._watch.set()
+        for thread in (self._thread, self._watcher):
+            if thread is not None:
+                thread.join(max(0.0, deadline - time.monotonic()))
+                # The system forgets a thread a moment after Python does, and it is the system that is asked.
+                while os.path.exists(f"/proc/self/task/{thread.native_id}") and time.monotonic() < deadline:  # noqa: PTH110 - 10 times faster
+                    time.sleep(0.0001)
+        if not self.is_alive():
+            self._thread = self._watcher = None
+            while self.step():  # nobody else writes it for a while
+                pass
+        self._is_resting = False
+
+    def go_on(self) -> None:
+        """After ``rest``: start as soon as there is something to do."""
+        if self.is_alive():
+            return
+        if self._exporter.waiting() or self._queue.waiting():
+            self.start()
+            return
+        plain, self._queue.sleeping = self._queue.wake, True
+
+        def begin() -> None:
+            self._queue.wake, self._queue.sleeping = plain, False
+            self.start()
+
+        # Not at once: from 3.13 on the warning is given after the hooks of a fork.
+        self._queue.wake = _Beginning(begin)
 
     def is_current(self) -> bool:
         """Tell whether the caller is the worker itself, which must not wait for itself."""
@@ -103,7 +155,7 @@ class Worker:
         return self._thread is not None and self._thread.is_alive()
 
     def _run(self) -> None:
-        while True:
+        while not self._is_resting:
             try:
                 self._work()
             except BaseException as error:  # noqa: BLE001 - SystemExit from a user's __str__ must not end the thread
@@ -112,7 +164,9 @@ class Worker:
 
     def _work(self) -> None:
         idle = 0
-        while True:
+        self._queue.sleeping = False
+        self._watch.set()
+        while not self._is_resting:
             idle = 0 if self._drain() or self._exporter.waiting() else idle + 1
             if idle >= _IDLE_TICKS and self._fell_asleep():
                 self._queue.wake.wait()
@@ -120,6 +174,8 @@ class Worker:
                 self._watch.set()
                 idle = 0
             self._queue.wake.clear()
+            if self._is_resting:
+                return
             # A span that comes after a quiet time is not taken at once either: a burst has the first tick for itself.
             if not self._queue.urgent:
                 self._queue.wake.wait(TICK_S)
@@ -242,7 +298,7 @@ class Worker:
         return record, size
 
     def _relieve_when_stuck(self) -> None:
-        while True:
+        while not self._is_resting:
             if self._queue.sleeping:
                 self._watch.wait()
             else:

@@ -106,7 +106,7 @@ from agentlightning.store.url import open_writer
 spill.replay_spill(open_writer(), timeout_s=10)
 """
     programs.run(code, status=-signal.SIGKILL)
-    assert programs.stored() == 1_201
+    assert 1 < programs.stored() <= 1_201
     assert programs.segments()
     programs.agl("run", "true")
     assert programs.stored() == 1_201
