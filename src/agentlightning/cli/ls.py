@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import click
@@ -23,6 +24,10 @@ STATUS_COLOURS = {"succeeded": "green", "failed": "red", "running": "cyan", "can
 
 _COLUMNS = (("ROLLOUT", 20), ("STARTED", 16), ("STATUS", 11), ("TIME", 8), ("SPANS", 7), ("CALLS", 6), ("TOKENS", 10),
             ("COST", 12), ("ERRORS", 6))  # fmt: skip
+_DROPPED = ("TOKENS", "CALLS", "SPANS", "STARTED", "TIME", "ERRORS", "COST")
+"""What a narrow terminal has no room for, the least missed first."""
+_WHAT = 18
+"""Columns that WHAT needs."""
 _RIGHT = frozenset({"TIME", "SPANS", "CALLS", "TOKENS", "COST", "ERRORS"})
 
 
@@ -30,12 +35,30 @@ _RIGHT = frozenset({"TIME", "SPANS", "CALLS", "TOKENS", "COST", "ERRORS"})
 @store_options
 @click.option("-n", "--limit", type=click.IntRange(1, 100_000), default=20, show_default=True, help="How many.")
 @click.option("--all", "everything", is_flag=True, help="Rollouts inside other rollouts too.")
-def command(*, store: str | None, project: str | None, limit: int, everything: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="A JSON document; docs/json.md says what is in it.")
+@click.option("--no-pager", is_flag=True, help="Never start a pager.")
+def command(
+    *, store: str | None, project: str | None, limit: int, everything: bool, as_json: bool, no_pager: bool
+) -> None:
     """List recorded rollouts, newest first."""
     opened = open_store(store, project, create=False)
-    lines = asyncio.run(_lines(opened, limit, everything=everything))
-    opened.close()
-    show(lines)
+    try:
+        lines = asyncio.run((_json if as_json else _lines)(opened, limit, everything=everything))
+    finally:
+        opened.close()
+    show(lines, pager=not (no_pager or as_json))
+
+
+async def _json(store: LightningStore, limit: int, *, everything: bool) -> list[str]:
+    from agentlightning.cli import document  # noqa: PLC0415 - for machines only
+
+    found: list[document.Document] = []
+    for rollout in await store.query_newest_rollouts(limit, children=everything):
+        attempt = await store.get_latest_attempt(rollout.rollout_id)
+        totals = await totals_of(store, rollout.rollout_id, attempt)
+        shown = document.rollout_object(rollout, attempt, status_of(rollout, attempt))
+        found.append(shown | {"totals": document.totals_object(totals)})
+    return list(document.stream({"version": document.VERSION, "type": "rollouts"}, "rollouts", found))
 
 
 async def _lines(store: LightningStore, limit: int, *, everything: bool) -> list[str]:
@@ -69,11 +92,25 @@ def _line(rollout: Rollout, attempt: Attempt | None, totals: Totals) -> str:
 
 def _row(cells: list[str], what: str) -> str:
     parts: list[str] = []
+    shown = _shown(width())
     for cell, (name, columns) in zip(cells, _COLUMNS, strict=True):
+        if name not in shown:
+            continue
         text = fit(cell.rjust(columns) if name in _RIGHT else cell, columns)
         parts.append(style(text, fg=STATUS_COLOURS[cell]) if cell in STATUS_COLOURS else text)
-    used = sum(columns + 1 for _, columns in _COLUMNS)
-    return (" ".join(parts) + " " + fit(what, max(10, width() - used))).rstrip()
+    used = sum(columns + 1 for name, columns in _COLUMNS if name in shown)
+    return (" ".join(parts) + " " + fit(what, max(4, width() - used))).rstrip()
+
+
+@lru_cache(maxsize=1)
+def _shown(columns: int) -> frozenset[str]:
+    """Return the names of the columns that there is room for."""
+    names = dict(_COLUMNS)
+    for name in _DROPPED:
+        if sum(names.values()) + len(names) + _WHAT <= columns:
+            break
+        del names[name]
+    return frozenset(names)
 
 
 def status_of(rollout: Rollout, attempt: Attempt | None) -> str:

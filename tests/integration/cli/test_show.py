@@ -183,3 +183,16 @@ def test_an_empty_store_says_what_to_do(agl: Agl, writer: Writer) -> None:
     assert "agl run python my_agent.py" in agl("ls")
     assert "record one with 'agl run" in agl("show", code=2)
     assert "No LLM call" in agl("cost")
+
+
+def test_a_list_of_rollouts(agl: Agl, writer: Writer) -> None:
+    """The list has the newest first, fits any width, and says the same as JSON."""
+    for name in ("first", "second"):
+        writer.write(writer.call(name), end="succeeded", task=f"python {name}.py")
+    out = lines_of(agl("ls"))
+    assert ["python second.py" in out[1], "python first.py" in out[2]] == [True, True]
+    for columns in (40, 60, 80, 120, 200):
+        assert all(len(line) <= columns for line in lines_of(agl("ls", COLUMNS=str(columns))))
+    found = json.loads(agl("ls", "--json"))
+    assert [rollout["rollout_id"] for rollout in found["rollouts"]] == ["ro-second", "ro-first"]
+    assert found["rollouts"][0]["totals"]["cost_usd"] == "0.0035"
