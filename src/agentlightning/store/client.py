@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -81,6 +82,7 @@ class LightningStoreClient(LightningStore):
         self._exchange = open_exchange(self.url or "", self._delays)
         self._writer = BatchClient(self.url or "", self._exchange)
         self._threads = ThreadPoolExecutor(_THREADS, "agentlightning-client")
+        self._pid = os.getpid()
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy in another process needs; connections stay here."""
@@ -365,6 +367,8 @@ class LightningStoreClient(LightningStore):
         return from_json(await self._raw(Request(method, path, body=body, safe=safe, timeout_s=timeout_s)))
 
     async def _raw(self, request: Request) -> bytes:
+        if self._pid != os.getpid():
+            self._open()  # after a fork: threads and connections are the parent's
         headers = {**request.headers, wire.PROJECT_HEADER: wire.quoted(self.project)}
         request = dataclasses.replace(request, headers=headers)
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._exchange.send, request)

@@ -115,6 +115,10 @@ class Exchange:
         recently = time.monotonic() - _FAVOURITE_AGAIN_S
         return sorted(self.addresses, key=lambda address: self._failed_at.get(address, 0.0) > recently)
 
+    def forget_failures(self) -> None:
+        """Ask every address again in its order, also those that failed a moment ago."""
+        self._failed_at.clear()
+
     def _send_to(self, address: str, request: Request) -> bytes:
         started = time.monotonic()
         for delay in (*self._policy.delays, None):

@@ -2,18 +2,25 @@
 
 The blob holds, by attribute name, long arrays of numbers (token ids, log-probabilities: compact, never cut) and
 values that JSON would change (NaN, infinities, bytes, integers beyond 64 bit). Reading restores the same values.
-Blob: one byte of format, then zlib over MessagePack.
+Blob: one byte of format, then zlib over MessagePack. Format 2 keeps whole numbers below 2**32 and numbers that are, or
+were printed from, 32-bit floats as arrays of four bytes, all first bytes together, then all second ones and so on:
+what random digits leave to compress is in the high bytes. Format 1 had all lists as MessagePack.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 import zlib
+from array import array
 from typing import Any, cast
 
 import msgspec
 
-_FORMAT = b"\x01"
+_FORMAT, _FIRST_FORMAT = b"\x02", b"\x01"
+_WORD = 4
+_FEWEST_DIGITS, _MOST_DIGITS = 6, 9
+"""A 32-bit float is told by at most nine digits."""
 _LONG = 32
 """A list of numbers of this length or more is packed."""
 
@@ -62,11 +69,12 @@ def load_attributes(text: str, blob: bytes | None) -> dict[str, Any]:
     """
     attributes: dict[str, Any] = _decode_json(text)
     if blob is not None:
-        if blob[:1] != _FORMAT:
+        if blob[:1] not in {_FORMAT, _FIRST_FORMAT}:
             msg = f"unknown format {blob[:1]!r} of packed attributes"
             raise ValueError(msg)
         try:
-            attributes.update(_decode_packed(zlib.decompress(blob[1:])))
+            packed: dict[str, Any] = _decode_packed(zlib.decompress(blob[1:]))
+            attributes.update(packed if blob[:1] == _FIRST_FORMAT else _unpacked(packed))
         except (zlib.error, msgspec.DecodeError) as error:
             msg = "packed attributes are damaged"
             raise ValueError(msg) from error
@@ -74,11 +82,75 @@ def load_attributes(text: str, blob: bytes | None) -> dict[str, Any]:
 
 
 def _pack(packed: dict[str, Any]) -> bytes:
+    kinds: dict[str, dict[str, Any]] = {"values": {}, "ints": {}, "floats": {}, "decimals": {}}
+    for key, value in packed.items():
+        kind, kept = _compact(cast("list[object]", value)) if isinstance(value, list) else ("values", value)
+        kinds[kind][key] = kept
     try:
-        body = _encode_packed(packed)
+        body = _encode_packed(kinds)
     except (TypeError, ValueError, OverflowError, RecursionError):
-        body = _encode_packed(plain(packed))
+        body = _encode_packed(plain(kinds | {"ints": {}, "floats": {}, "decimals": {}}))
+        arrays = {kind: kinds[kind] for kind in ("ints", "floats", "decimals")}
+        body = _encode_packed({**_decode_packed(body), **arrays})
     return _FORMAT + zlib.compress(body, 6)
+
+
+def _unpacked(kinds: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the attributes of a blob."""
+    found = dict(kinds["values"])
+    found |= {key: _joined("I", planes).tolist() for key, planes in kinds["ints"].items()}
+    found |= {key: _joined("f", planes).tolist() for key, planes in kinds["floats"].items()}
+    found |= {key: _shortest(_joined("f", planes)) for key, planes in kinds["decimals"].items()}
+    return found
+
+
+def _compact(values: list[object]) -> tuple[str, object]:
+    """Return how a list is kept, and what is kept of it; reading gives the same values of the same types."""
+    types = set(map(type, values))
+    try:
+        if types == {int}:
+            return "ints", _planes(array("I", cast("list[int]", values)))
+        if types == {float}:
+            words = array("f", cast("list[float]", values))
+            if words.tolist() == values:
+                return "floats", _planes(words)
+            if _shortest(words) == values:
+                return "decimals", _planes(words)
+    except (OverflowError, ValueError):
+        pass  # negative or too large for four bytes
+    return "values", values
+
+
+def _planes(words: array[Any]) -> bytes:
+    """Return the bytes of *words* (little-endian), sorted by their place in a word."""
+    if sys.byteorder == "big":
+        words.byteswap()
+    body = words.tobytes()
+    return b"".join(body[place::_WORD] for place in range(_WORD))
+
+
+def _joined(code: str, planes: bytes) -> array[Any]:
+    count = len(planes) // _WORD
+    body = bytearray(len(planes))
+    for place in range(_WORD):
+        body[place::_WORD] = planes[place * count : (place + 1) * count]
+    words: array[Any] = array(code)
+    words.frombytes(bytes(body))
+    if sys.byteorder == "big":
+        words.byteswap()
+    return words
+
+
+def _shortest(words: array[float]) -> list[float]:
+    """Return for each 32-bit float the number with the fewest decimal digits that tells it from all others."""
+    exact = words.tolist()
+    found: list[float] = exact
+    for digits in range(_MOST_DIGITS, _FEWEST_DIGITS - 1, -1):
+        shorter = [float(f"{value:.{digits}g}") for value in exact]
+        same = array("f", shorter).tolist()
+        rows = zip(shorter, same, exact, found, strict=True)
+        found = [short if again == value else kept for short, again, value, kept in rows]
+    return found
 
 
 def _needs_packing(values: list[object]) -> bool:

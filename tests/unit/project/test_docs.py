@@ -79,7 +79,13 @@ def test_commands_and_options_exist(page: Path) -> None:
             words = [part for word in words for part in word.split("|")]
         name = next((word for word in words if not word.startswith("-")), "")
         assert name in commands() or not name.isalpha(), f"agl has no command {name!r}: {line}"
-        known = [*commands()[""].params, *commands().get(name, commands()[""]).params]
+        command = commands().get(name, commands()[""])
+        known = [*commands()[""].params, *command.params]
+        if name and isinstance(command, click.Group):
+            after = words[words.index(name) + 1 :]
+            inner = next((word for word in after if not word.startswith("-")), "")
+            assert inner in command.commands or not inner, f"agl {name} has no command {inner!r}: {line}"
+            known += command.commands[inner].params if inner else []
         options = {option for parameter in known for option in (*parameter.opts, *parameter.secondary_opts)}
         # What follows the program that `agl run` starts is the program's own.
         own = line.partition(" python ")[0] if name == "run" else line
