@@ -123,9 +123,12 @@ _MORE = re.compile(r"\s{0,64},\s{0,64}b?(\\*[\"'])")
 
 def hide_named_values(text: str, replacement: str) -> str:
     """Return *text* with *replacement* in place of each value whose name means a credential."""
-    for pattern, find in ((_QUOTED, _quoted_value), (_PAIR, _quoted_value), (_BARE, _bare_value), (_COOKIE, _cookie)):
-        text = _replace(text, pattern, find, replacement)
-    return text
+    lower = text.lower()
+    text = _replace(text, _QUOTED, _quoted_value, replacement)
+    if "value" in lower:
+        text = _replace(text, _PAIR, _quoted_value, replacement)
+    text = _replace(text, _BARE, _bare_value, replacement)
+    return _replace(text, _COOKIE, _cookie, replacement) if "cookie" in lower else text
 
 
 def _replace(text: str, pattern: re.Pattern[str], find: _Find, replacement: str) -> str:
