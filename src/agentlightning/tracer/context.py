@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk.trace import ReadableSpan
 
+    from agentlightning.pipeline.process import Pipeline
     from agentlightning.types.protocol import SpanWriter
 
 log = logging.getLogger("agentlightning.tracer")
@@ -46,6 +47,26 @@ class _LastTrace:
         here = self.here.get()
         return list(self.in_process if here is None else here)
 
+
+class _Unreleased:
+    """Attempts that ended and whose stores are still kept for spans on their way."""
+
+    def __init__(self) -> None:
+        self._ids: list[str] = []
+
+    def flush(self, attempt_id: str, pipeline: Pipeline) -> bool:
+        """Flush, and release this attempt and all that ended before it; False when the store did not answer in time."""
+        self._ids.append(attempt_id)
+        before = list(self._ids)
+        if not pipeline.flush(settings.get(settings.FLUSH_TIMEOUT_S)):
+            return False
+        for released in before:
+            pipeline.release_attempt(released)
+        self._ids = [kept for kept in self._ids if kept not in before]
+        return True
+
+
+_unreleased = _Unreleased()
 
 last_trace = _LastTrace()
 """The last trace of this process and of the current context."""
@@ -148,9 +169,7 @@ class TraceContext(AbstractContextManager[LightningSpanProcessor], AbstractAsync
     def _flush(self) -> None:
         with guard("trace_context.flush"):
             pipeline = get_pipeline()
-            if pipeline.flush(settings.get(settings.FLUSH_TIMEOUT_S)):
-                pipeline.release_attempt(self._ids[1])
-            else:
+            if not _unreleased.flush(self._ids[1], pipeline):
                 waiting = pipeline.ledger.account().waiting
                 log.warning(
                     "rollout %s: %d spans are not in the store yet; they are still on their way",

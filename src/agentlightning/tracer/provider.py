@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import sys
 import threading
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 MAX_ATTRIBUTES = 10_000
 """At the SDK's own 128 a long conversation loses its oldest messages."""
 
+
+_SILENT = logging.CRITICAL + 1
 
 _WATCHED = "_agentlightning_watched"
 """Attribute of ``opentelemetry.trace`` that says that its setter is watched."""
@@ -169,6 +172,7 @@ class _Providers:
         if not isinstance(current, TracerProvider):
             self.own = current = self.own or LightningTracerProvider(CaptureProcessor(self.collectors, stamping=False))
             self.joined.add(current)
+            _let_sdk_speak(speak=False)
             # Not set_tracer_provider(): that works once in a process, and it is the program's to use.
             trace_api._TRACER_PROVIDER = current  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
         self.join(current)
@@ -179,6 +183,7 @@ class _Providers:
         with self.lock:
             if provider not in self.joined:
                 self.joined.add(provider)
+                _let_sdk_speak(speak=True)
                 provider.add_span_processor(CaptureProcessor(self.collectors, stamping=True))
             self.current = provider
 
@@ -216,6 +221,14 @@ def get_tracer(name: str = "agentlightning") -> Tracer:
     if not settings.get(settings.ENABLED):
         return trace_api.NoOpTracer()
     return get_provider().get_tracer(name)
+
+
+def _let_sdk_speak(*, speak: bool) -> None:
+    """Silence the log of the SDK where only our provider uses it: alone the program would have no SDK that warns."""
+    for name in ("opentelemetry.sdk", "opentelemetry.attributes"):
+        logger = logging.getLogger(name)
+        if logger.level in (logging.NOTSET, _SILENT):
+            logger.setLevel(logging.NOTSET if speak else _SILENT)
 
 
 def _watch_set_tracer_provider() -> None:

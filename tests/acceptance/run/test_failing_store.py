@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
     from pathlib import Path
 
     from conftest import End, Lab
@@ -35,7 +35,7 @@ sys.exit(5)
 
 
 @contextlib.contextmanager
-def locked(store: Path) -> Iterator[None]:
+def locked(store: Path) -> Generator[None, None, None]:
     """Hold the store's write lock, as another process may."""
     connection = sqlite3.connect(store, isolation_level=None)
     try:

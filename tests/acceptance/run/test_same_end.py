@@ -231,6 +231,12 @@ SIGNALS = {
 }  # fmt: skip
 
 
+def _default_interrupts() -> None:
+    """Undo what a shell does to programs that it runs in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("name", SIGNALS)
 def test_signals_from_outside(lab: Lab, name: str) -> None:
     """A signal to agl, or to its process group, has the effect it has without agl, and the spans are there."""
@@ -240,7 +246,9 @@ def test_signals_from_outside(lab: Lab, name: str) -> None:
     script = lab.script(WAITING.format(setup=setup, wait=wait, pause=pause))
     ends: list[tuple[int, bytes, bytes]] = []
     for command in ([sys.executable, script], [AGL, "run", "-q", sys.executable, script]):
-        with lab.start(command, start_new_session=True, stdin=subprocess.DEVNULL) as process:
+        with lab.start(
+            command, start_new_session=True, stdin=subprocess.DEVNULL, preexec_fn=_default_interrupts
+        ) as process:
             assert process.stdout
             assert process.stdout.readline() == b"ready\n"
             (os.killpg if to_group else os.kill)(process.pid, number)
