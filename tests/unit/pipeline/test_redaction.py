@@ -197,9 +197,9 @@ def test_a_clean_span_costs_little_and_a_huge_one_leaves_the_interpreter_free(
         worker = threading.Thread(target=redactor.redact, args=(record,))
         worker.start()
         gaps: list[float] = []
-        last = time.perf_counter()
+        last = time.process_time()  # of the processor: another process's turn is not our doing
         while worker.is_alive():
-            now = time.perf_counter()
+            now = time.process_time()
             gaps.append(now - last)
             last = now
     finally:
