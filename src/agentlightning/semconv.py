@@ -96,3 +96,6 @@ OUTPUT_MIME_TYPE = "output.mime_type"
 
 STREAM_STATE = "agentlightning.stream"
 """How a stream ended that was not read to its end: ``closed_early`` or ``failed``."""
+
+ALERT = "agentlightning.alert"
+"""Name of the span that a runner writes for an alert, and of its event with ``name``, ``value``, ``threshold``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from agentlightning._internal.context import home_rollout
 from agentlightning.algorithm.base import Algorithm
 from agentlightning.emitter import find_final_reward
 from agentlightning.errors import MissingExtraError
@@ -79,10 +80,12 @@ class Baseline(FastAlgorithm):
         store = self.get_store()
         resources = self.get_initial_resources()
         resources_id = (await store.add_resources(resources)).resources_id if resources is not None else None
+        home = home_rollout()
+        metadata = {"parent_rollout_id": home.rollout_id} if home else None
         waiting: dict[str, _Job] = {}
         for job in self._jobs(train_dataset, val_dataset):
             await self._until(store, waiting, below=self.max_queue_length)
-            rollout = await store.enqueue_rollout(job.task, mode=job.mode, resources_id=resources_id)
+            rollout = await store.enqueue_rollout(job.task, job.mode, resources_id, metadata=metadata)
             waiting[rollout.rollout_id] = job
         await self._until(store, waiting, below=0)
 

@@ -117,6 +117,13 @@ class FunctionalLitAgent(LitAgent[T], Generic[T]):
         """Tell whether the function is async."""
         return self._signature.is_async
 
+    def check_resources(self, resources: NamedResources) -> None:
+        """Refuse resources without the one that the function wants; see ``LitAgent``."""
+        if self._signature.resource == "llm":
+            self._first_llm(resources)
+        else:
+            self._prompt_template(resources)
+
     def rollout(self, task: T, resources: NamedResources, rollout: Rollout) -> Any:  # noqa: ANN401 - the function's own
         """Call the function with the resource that it wants, without tracing of its own.
 
@@ -151,9 +158,9 @@ class FunctionalLitAgent(LitAgent[T], Generic[T]):
 
     def _llm(self, resources: NamedResources, rollout: Rollout) -> LLM:
         from agentlightning.types.core import AttemptedRollout  # noqa: PLC0415 - decorating loads no pydantic
-        from agentlightning.types.resources import LLM, ProxyLLM  # noqa: PLC0415
+        from agentlightning.types.resources import ProxyLLM  # noqa: PLC0415
 
-        llm = first_resource(resources, LLM, "llm", self._name)
+        llm = self._first_llm(resources)
         if not self._strip_proxy or not isinstance(llm, ProxyLLM):
             return llm
         if not isinstance(rollout, AttemptedRollout):
@@ -163,6 +170,11 @@ class FunctionalLitAgent(LitAgent[T], Generic[T]):
             )
             raise ValueError(msg)  # noqa: TRY004 - of the API sheet: what is missing is a ValueError
         return llm.with_attempted_rollout(rollout)
+
+    def _first_llm(self, resources: NamedResources) -> LLM:
+        from agentlightning.types.resources import LLM  # noqa: PLC0415 - decorating loads no pydantic
+
+        return first_resource(resources, LLM, "llm", self._name)
 
     def _prompt_template(self, resources: NamedResources) -> PromptTemplate:
         from agentlightning.types.resources import PromptTemplate  # noqa: PLC0415 - decorating loads no pydantic

@@ -88,6 +88,13 @@ class LitAgent(Generic[T]):
         """The tracer; see ``get_tracer``."""
         return self.get_tracer()
 
+    def check_resources(self, resources: NamedResources) -> None:
+        """Refuse resources that the agent cannot work with, before anything runs; takes everything by default.
+
+        Raises:
+            ValueError: Something is missing; the message names agent, parameter and remedy.
+        """
+
     def on_rollout_start(self, task: Task, runner: Any, tracer: Tracer) -> None:  # noqa: ANN401 - a Runner
         """Run before a rollout; does nothing here. What it raises is logged and the rollout goes on."""
 

@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from agentlightning._internal.context import home_rollout, running
 from agentlightning._internal.ids import host_name
 from agentlightning.errors import StaleAttemptError, StoreError
 from agentlightning.runner.alert import Health
@@ -187,7 +188,9 @@ class LitAgentRunner(Runner[T]):
         """
         store = self.get_store()
         resources_id = (await store.add_resources(resources)).resources_id if resources is not None else None
-        attempted = await store.start_rollout(input, mode, resources_id)
+        outer = running.get() or home_rollout()
+        metadata = {"parent_rollout_id": outer.rollout_id} if outer else None
+        attempted = await store.start_rollout(input, mode, resources_id, metadata=metadata)
         async with self._heartbeats():
             task = self._begin(attempted)
             run = self._held[task]

@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from agentlightning import settings
+from agentlightning import semconv, settings
 from agentlightning._internal.guard import guard
 from agentlightning.tracer.provider import get_tracer
 
@@ -20,9 +20,6 @@ WINDOW = 100
 """Rollouts that a rate looks back at."""
 FEWEST = 10
 """Rollouts that a rate needs to mean anything."""
-
-ALERT = "agentlightning.alert"
-"""Name of the span and of its event."""
 
 
 class Alert(NamedTuple):
@@ -88,8 +85,8 @@ class Health:
         alerts = [*self._rates(), *_too_long(duration_s)]
         for alert in alerts:
             log.warning("alert: %s is %.3f, the threshold is %.3f", *alert)
-            with guard("runner.alert"), get_tracer().start_as_current_span(ALERT) as span:
-                span.add_event(ALERT, {"name": alert.name, "value": alert.value, "threshold": alert.threshold})
+            with guard("runner.alert"), get_tracer().start_as_current_span(semconv.ALERT) as span:
+                span.add_event(semconv.ALERT, {"name": alert.name, "value": alert.value, "threshold": alert.threshold})
             self._tell(alert)
         return alerts
 

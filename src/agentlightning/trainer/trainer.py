@@ -131,6 +131,7 @@ class Trainer:
         Raises:
             ValueError: There is no algorithm.
             TypeError: *agent* is no ``LitAgent``, or a dataset is given that the algorithm does not take.
+            ValueError: The algorithm runs with the initial resources, and the agent's is not among them.
             KeyboardInterrupt: Ctrl+C; everything was stopped, unfinished rollouts are back in the queue.
             Exception: What the algorithm raised.
         """
@@ -176,6 +177,8 @@ class Trainer:
     ) -> None:
         _check_agent(agent)
         algorithm.check_datasets(train_dataset, val_dataset)
+        if isinstance(algorithm, FastAlgorithm) and (self.initial_resources is not None or self._is_private):
+            agent.check_resources(self.initial_resources or {})  # it runs with these; others find out for themselves
         agent.set_trainer(self)
         algorithm.set_trainer(self)
         runner_job = RunnerJob(self.runner, agent, self.hooks)

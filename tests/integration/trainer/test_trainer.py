@@ -293,6 +293,7 @@ def test_wrong_use_is_refused_before_anything_runs() -> None:
         (lambda: Trainer().fit(agent), ValueError, r"fit\(\) needs an algorithm"),
         (lambda: Trainer(algorithm=train).dev(agent), ValueError, "no FastAlgorithm; call fit"),
         (lambda: Trainer().dev(bare), TypeError, r"bare is no LitAgent; decorate .*@rollout, or pass wrap"),  # type: ignore[arg-type]
+        (lambda: Trainer().dev(agent), ValueError, "agent wants a resource for its parameter 'llm'.*none at all"),
         (lambda: Trainer(algorithm=train).fit(agent, ["x"]), TypeError, r"train\(store\) takes no 'train_dataset'"),
     ]
     for call, error, words in calls:

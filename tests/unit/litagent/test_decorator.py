@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import pickle
 import re
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -186,6 +187,23 @@ def test_the_signature_is_analysed_once(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(inspect, "signature", fail)
     for _ in range(3):
         assert agent.rollout(1, RESOURCES, ROLLOUT) == 1
+
+
+def test_a_decorated_call_costs_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With tracing off a decorator adds at most 15 us to a call."""
+    monkeypatch.setitem(vars(agl_settings)["_values"].used, "AGL_ENABLED", False)
+
+    def bare(task: object, llm: object) -> None: ...
+
+    agent = rollout(bare)
+
+    def cost(function: Callable[..., object]) -> float:
+        begun = time.perf_counter()
+        for _ in range(2_000):
+            function(1, 2)
+        return 1e6 * (time.perf_counter() - begun) / 2_000
+
+    assert min(cost(agent) - cost(bare) for _ in range(7)) <= 15
 
 
 def test_agents_can_be_pickled() -> None:
