@@ -22,7 +22,9 @@ MAX_CHARS = 40_000
 
 _MAX_GREP_BYTES = 2 * 2**20
 _MAX_LINE = 300
-_LEFT_OUT = {".git", ".hg", "__pycache__", "node_modules", ".venv", "venv", ".mypy_cache", ".ruff_cache"}
+_LEFT_OUT = {"__pycache__", "node_modules", "venv"}
+_HIDDEN_KEPT = {".github", ".gitlab", ".ci", ".circleci"}
+"""Hidden folders that a project writes itself; the others hold what tools put there."""
 
 
 class ProjectFiles:
@@ -43,7 +45,9 @@ class ProjectFiles:
             msg = f"{path} is no folder"
             raise ValueError(msg)
         entries = sorted(folder.iterdir(), key=lambda entry: (not entry.is_dir(), entry.name))
-        return _listed(entry.name + "/" * entry.is_dir() for entry in entries if entry.name not in _LEFT_OUT)
+        return _listed(
+            entry.name + "/" * entry.is_dir() for entry in entries if not (entry.is_dir() and _is_left_out(entry.name))
+        )
 
     def file_search(self, pattern: str, path: str = ".") -> str:
         """Return the files whose name or path matches *pattern*: a part of it, or with ``*`` and ``?``.
@@ -130,7 +134,7 @@ class ProjectFiles:
 
     def _files(self, start: Path) -> Iterator[str]:
         for path, folders, files in os.walk(start):
-            folders[:] = sorted(name for name in folders if name not in _LEFT_OUT)
+            folders[:] = sorted(name for name in folders if not _is_left_out(name))
             for name in sorted(files):
                 yield self._name(Path(path, name))
 
@@ -147,6 +151,11 @@ class ProjectFiles:
         for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1):
             if expression.search(line):
                 yield f"{name}:{number}: {line.strip()[:_MAX_LINE]}"
+
+
+def _is_left_out(name: str) -> bool:
+    """Tell whether a folder is left out of lists and searches."""
+    return name in _LEFT_OUT or (name.startswith(".") and name not in _HIDDEN_KEPT)
 
 
 def _listed(lines: Iterator[str]) -> str:

@@ -1,0 +1,88 @@
+"""Bars of a session: in the terminal, as a page that needs nothing else, or as a picture where matplotlib is there."""
+
+from __future__ import annotations
+
+import html
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from agentlightning.cli.terminal import draws_lines, fit, safe
+from ai_agents.telemetry.analysis import llm_calls, tool_uses
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from ai_agents.telemetry.types import TelemetrySession
+
+Bars = list[tuple[str, float]]
+
+_BAR_COLUMNS = 40
+_LABEL_COLUMNS = 28
+
+
+def charts(session: TelemetrySession) -> dict[str, Bars]:
+    """Return the bars of *session* by title, the longest first."""
+    seconds: dict[str, float] = {}
+    for call in llm_calls(session):
+        seconds[call.model] = seconds.get(call.model, 0.0) + call.duration
+    for tool in tool_uses(session):
+        seconds[tool.tool_name] = seconds.get(tool.tool_name, 0.0) + (tool.duration or 0.0)
+    tokens = {model: float(usage.total_tokens) for model, usage in session.total_tokens.model_breakdown.items()}
+    found = {"Seconds by model and tool": seconds, "Tokens by model": tokens}
+    return {title: sorted(bars.items(), key=lambda bar: -bar[1]) for title, bars in found.items() if bars}
+
+
+def in_terminal(title: str, bars: Sequence[tuple[str, float]]) -> Iterator[str]:
+    """Yield the lines of a chart."""
+    longest = max((value for _, value in bars), default=0.0) or 1.0
+    sign = "█" if draws_lines() else "#"
+    yield title
+    for label, value in bars:
+        bar = sign * max(1 if value else 0, round(_BAR_COLUMNS * value / longest))
+        yield f"  {fit(safe(label), _LABEL_COLUMNS)} {bar} {value:,.2f}".replace(".00", "")
+
+
+def write_chart(session: TelemetrySession, path: Path) -> None:
+    """Write the charts of *session* to a ``.png`` (needs matplotlib) or a ``.html`` file.
+
+    Raises:
+        ValueError: Another kind of file, or matplotlib is not there; the message says what to do.
+        OSError: The file cannot be written.
+    """
+    if path.suffix == ".html":
+        path.write_text(_page(session), encoding="utf-8")
+    elif path.suffix == ".png":
+        _picture(session, path)
+    else:
+        msg = f"a chart is written to a .png or .html file, not to {path.name}"
+        raise ValueError(msg)
+
+
+def _page(session: TelemetrySession) -> str:
+    parts = [f"<!doctype html><meta charset=utf-8><title>Session {html.escape(session.session_id)}</title>"]
+    parts.append("<body style='font:14px sans-serif;max-width:60em;margin:2em auto'>")
+    parts.append(f"<h1>Session {html.escape(session.session_id)}</h1>")
+    for title, bars in charts(session).items():
+        longest = max(value for _, value in bars) or 1.0
+        parts.append(f"<h2>{html.escape(title)}</h2><table>")
+        for label, value in bars:
+            bar = f"<div style='background:#4a7;height:1em;width:{30 * value / longest:.2f}em'></div>"
+            parts.append(f"<tr><td>{html.escape(label)}<td>{bar}<td>{value:,.2f}")
+        parts.append("</table>")
+    return "\n".join(parts) + "\n"
+
+
+def _picture(session: TelemetrySession, path: Path) -> None:
+    try:
+        library: Any = importlib.import_module("matplotlib.figure")
+    except ImportError:
+        msg = "a .png needs matplotlib: pip install matplotlib, or write a .html file"
+        raise ValueError(msg) from None
+    found = charts(session)
+    figure = library.Figure(figsize=(9, 3 * max(1, len(found))), layout="constrained")
+    for place, (title, bars) in enumerate(found.items(), 1):
+        axes = figure.add_subplot(len(found), 1, place)
+        axes.barh([label for label, _ in reversed(bars)], [value for _, value in reversed(bars)])
+        axes.set_title(title)
+    figure.savefig(path)
