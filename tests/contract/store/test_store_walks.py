@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from agentlightning.errors import StaleAttemptError, TransitionError
-from agentlightning.store import InMemoryLightningStore, LightningStore, SqliteLightningStore
+from agentlightning.server import LightningStoreServer
+from agentlightning.store import InMemoryLightningStore, LightningStore, LightningStoreClient, SqliteLightningStore
 from agentlightning.testing.store_contract_spans import record_of
 from agentlightning.types.core import AttemptStatus, RolloutConfig, RolloutStatus
 from agentlightning.types.record import AttemptEnd, WriteBatch
@@ -101,12 +102,16 @@ class StoreWalk(RuleBasedStateMachine):
             InMemoryLightningStore(),
             SqliteLightningStore(Path(self.folder.name) / "walk.db"),
         ]
+        self.server = LightningStoreServer(InMemoryLightningStore(), "127.0.0.1", 0)
+        self.loop.run_until_complete(self.server.start())
+        self.stores.append(LightningStoreClient(self.server.endpoint))
         self.ids: list[list[str]] = [[] for _ in self.stores]
 
     def teardown(self) -> None:
         """Close what was opened."""
         for store in self.stores:
             store.close()
+        self.server.close()
         self.loop.run_until_complete(self.loop.shutdown_default_executor())
         self.loop.close()
         self.folder.cleanup()
@@ -238,6 +243,6 @@ class StoreWalk(RuleBasedStateMachine):
 
 
 StoreWalk.TestCase.settings = settings(
-    max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=8, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 TestStoreWalk = StoreWalk.TestCase
