@@ -16,6 +16,7 @@ from agentlightning.errors import StaleAttemptError, StoreError
 from agentlightning.runner.alert import Health
 from agentlightning.runner.attempt import AttemptRun, Workplace
 from agentlightning.runner.base import Runner
+from agentlightning.runner.resource import ResourceCache
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
@@ -39,6 +40,7 @@ _LOOK_S = 0.05
 """How often the stop event is looked at."""
 _BEAT_LOOK_S = 0.1
 _MOST_HELPERS = 128
+_MOST_CLAIMS = 8
 _LEASE_BEATS = 3
 """A claim is lost after so many heartbeats that did not come."""
 
@@ -92,6 +94,7 @@ class LitAgentRunner(Runner[T]):
         self._store: LightningStore | None = None
         self._hooks: Sequence[Hook] = ()
         self._held: dict[asyncio.Task[None], AttemptRun] = {}
+        self._resources = ResourceCache()
         self._beaten = 0
         """How many ``iter`` and ``step`` want heartbeats; they share one task."""
         self._beating: asyncio.Task[None] | None = None
@@ -99,7 +102,7 @@ class LitAgentRunner(Runner[T]):
     def for_worker(self) -> Self:
         """Return a runner with the same options and success rates, which holds nothing; see ``Runner``."""
         runner = super().for_worker()
-        vars(runner).update(_held={}, _beaten=0, _beating=None)
+        vars(runner).update(_held={}, _resources=ResourceCache(), _beaten=0, _beating=None)
         return runner
 
     def init(self, agent: LitAgent[T], *, hooks: Sequence[Hook] | None = None, **kwargs: Any) -> None:  # noqa: ANN401
@@ -211,23 +214,40 @@ class LitAgentRunner(Runner[T]):
         store are logged, and the queue is asked again.
         """
         _make_room_for_waiting(self._concurrency)
-        claimed, pause = 0, _FIRST_PAUSE_S
+        claimed, at_once, pause = 0, 1, _FIRST_PAUSE_S
         async with self._heartbeats():
             try:
                 while not _is_set(event) and (self._max_rollouts is None or claimed < self._max_rollouts):
-                    if len(self._held) >= self._concurrency:
+                    room = self._concurrency - len(self._held)
+                    if self._max_rollouts is not None:
+                        room = min(room, self._max_rollouts - claimed)
+                    if room <= 0:
                         await self._wait(_LOOK_S)
                         continue
-                    attempted = await self._claim()
-                    if attempted is None:
+                    wanted = min(room, at_once)
+                    found = await self._claim_some(wanted)
+                    claimed += found
+                    # More at once while the queue gives what it is asked for: over HTTP each claim is a round trip.
+                    at_once = min(2 * at_once, _MOST_CLAIMS) if found == wanted else 1
+                    if found:
+                        pause = _FIRST_PAUSE_S
+                    else:
                         await self._idle(pause, event)
                         pause = min(1.5 * pause, self._poll_interval)
-                        continue
-                    claimed, pause = claimed + 1, _FIRST_PAUSE_S
-                    self._begin(attempted)
                 await self._drain(event)
             finally:
                 await self._return_all()
+
+    async def _claim_some(self, count: int) -> int:
+        """Claim up to *count* rollouts and begin each at once; return how many it were."""
+
+        async def claim_one() -> bool:
+            attempted = await self._claim()
+            if attempted is not None:
+                self._begin(attempted)
+            return attempted is not None
+
+        return await claim_one() if count == 1 else sum(await asyncio.gather(*(claim_one() for _ in range(count))))
 
     async def _claim(self) -> AttemptedRollout | None:
         store = self.get_store()
@@ -240,7 +260,9 @@ class LitAgentRunner(Runner[T]):
             return None
 
     def _begin(self, attempted: AttemptedRollout) -> asyncio.Task[None]:
-        place = Workplace(self, self.get_agent(), self._tracer, self.get_store(), self._hooks, self._health)
+        place = Workplace(
+            self, self.get_agent(), self._tracer, self.get_store(), self._hooks, self._health, self._resources
+        )
         run = AttemptRun(place, attempted)
         task = asyncio.create_task(run.run())
         self._held[task] = run

@@ -16,6 +16,7 @@ from agentlightning.errors import StoreError, TransitionError
 from agentlightning.litagent.result import record_result
 from agentlightning.pipeline.process import account, get_pipeline
 from agentlightning.runner.alert import Health
+from agentlightning.runner.resource import ResourceCache
 from agentlightning.runner.thread import Answer, run_in_thread
 from agentlightning.types.core import Task
 from agentlightning.types.record import AttemptEnd
@@ -49,6 +50,7 @@ class Workplace:
     store: LightningStore
     hooks: Sequence[Hook] = ()
     health: Health = field(default_factory=Health)
+    resources: ResourceCache = field(default_factory=ResourceCache)
 
 
 class AttemptRun:
@@ -96,8 +98,9 @@ class AttemptRun:
 
     async def _work(self) -> AttemptStatus:
         """Run the agent and record its result or error; return the status of the attempt."""
+        place = self._place
         try:
-            answer = await self._limited(self._call_agent(await self._resources()))
+            answer = await self._limited(self._call_agent(await place.resources.get(place.store, self.rollout)))
             if answer.error is None:
                 await self._record(answer.value)
         except AttemptTimeoutError as error:
@@ -112,14 +115,6 @@ class AttemptRun:
         emit_exception(answer.error)
         log.warning("rollout %s: the agent raised %s", self.rollout.rollout_id, type(answer.error).__qualname__)
         return "failed"
-
-    async def _resources(self) -> NamedResources:
-        store, wanted = self._place.store, self.rollout.resources_id
-        found = await (store.get_latest_resources() if wanted is None else store.get_resources_by_id(wanted))
-        if found is None and wanted is not None:
-            msg = f"rollout {self.rollout.rollout_id} wants the resources {wanted}, which are not in the store"
-            raise LookupError(msg)
-        return {} if found is None else found.resources
 
     async def _call_agent(self, resources: NamedResources) -> Answer:
         agent, rollout = self._place.agent, self.rollout

@@ -303,6 +303,29 @@ async def test_missing_resources_fail_the_attempt(store: LightningStore, make_ru
     assert "agent wants a resource for its parameter 'llm'" in str(span.attributes["exception.message"])
 
 
+async def test_updated_resources_reach_what_is_enqueued_later(store: LightningStore, make_runner: MakeRunner) -> None:
+    """Resources are read once for what was enqueued with them, and anew after an update; an agent may change its copy."""
+    seen: list[str] = []
+
+    @llm_rollout
+    def agent(task: str, llm: LLM) -> None:
+        seen.append(f"{task} {llm.model}")
+        llm.model = "changed by an agent"
+
+    event = threading.Event()
+    with make_runner().run_context(agent=agent, store=store) as runner:
+        update = await store.add_resources({"main": LLM(endpoint="http://127.0.0.1:1", model="v1")})
+        first = await store.enqueue_rollouts(["a", "b"], resources_id=update.resources_id)
+        task = asyncio.create_task(runner.iter(event=event))
+        await store.wait_for_rollouts(rollout_ids=[one.rollout_id for one in first], timeout=10)
+        await store.update_resources(update.resources_id, {"main": LLM(endpoint="http://127.0.0.1:1", model="v2")})
+        later = await store.enqueue_rollout("c", resources_id=update.resources_id)
+        await store.wait_for_rollouts(rollout_ids=[later.rollout_id], timeout=10)
+        event.set()
+        await task
+    assert seen == ["a v1", "b v1", "c v2"]
+
+
 async def test_a_stopped_runner_finishes_or_returns(store: LightningStore, make_runner: MakeRunner) -> None:
     """After the stop event a runner claims nothing, finishes what is quick, and puts the rest back as it was."""
     event, started = threading.Event(), asyncio.Semaphore(0)
