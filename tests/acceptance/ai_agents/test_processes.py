@@ -1,0 +1,231 @@
+"""Sessions of whole programs: under agl, killed, without a disk, in children, and from the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ai_agents.telemetry import TaskStatus, TelemetryDataStore
+
+if TYPE_CHECKING:
+    from agentlightning.testing import ModelServer
+
+AGENT = """
+import sys
+from smolagents import OpenAIServerModel, ToolCallingAgent
+agent = ToolCallingAgent(tools=[], model=OpenAIServerModel("gpt-4o-mini"), verbosity_level=-1)
+print(agent.run("hello"))
+"""
+
+
+def run(*command: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a program of Python and return what it said."""
+    return subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, check=False, timeout=20, **options
+    )
+
+
+def program(code: str) -> tuple[str, str]:
+    """Return the arguments that run *code*."""
+    return "-c", textwrap.dedent(code)
+
+
+def folder(home: Path) -> Path:
+    """Return where sessions are."""
+    return home / ".cache" / "ept" / "sop_agents"
+
+
+def sessions(home: Path) -> list[dict[str, Any]]:
+    """Return the content of every session file."""
+    return [json.loads(path.read_text()) for path in sorted(folder(home).glob("*.json"))]
+
+
+def test_session_under_agl(server: ModelServer, project: Path, isolated: Path) -> None:
+    """Under ``agl run`` importing ``ai_agents`` is enough for a session file; without the import there is none."""
+    answer = run("-m", "agentlightning.cli", "run", sys.executable, *program(AGENT))
+    assert answer.returncode == 0, answer.stderr
+    assert not folder(isolated).exists()
+    answer = run("-m", "agentlightning.cli", "run", sys.executable, *program("import ai_agents\n" + AGENT))
+    assert answer.returncode == 0, answer.stderr
+    (session,) = sessions(isolated)
+    assert session["total_tokens"]["total_tokens"] > 0
+    (task,) = session["tasks"]
+    assert [agent["agent_name"] for agent in task["agents"]] == ["ToolCallingAgent"]
+    assert session["end_time"] is not None
+
+
+def test_output_is_the_same(server: ModelServer, project: Path, isolated: Path) -> None:
+    """A program says and returns the same with telemetry and without."""
+    start = "from ai_agents.telemetry import TelemetryManager; TelemetryManager.get_instance().initialize()\n"
+    bare, recorded = run(*program(AGENT)), run(*program(start + AGENT))
+    assert (bare.stdout, bare.stderr, bare.returncode) == (recorded.stdout, recorded.stderr, recorded.returncode)
+    assert len(sessions(isolated)) == 1
+
+
+def test_killed_process_leaves_a_partial_session(project: Path, isolated: Path) -> None:
+    """Of a process that is killed, the session is read back as PARTIAL with what was recorded a second before."""
+    code = """
+        import os, signal, time
+        from ai_agents.telemetry import TelemetryManager
+        collector = TelemetryManager.get_instance().get_collector()
+        collector.start_task("t", "x")
+        collector.record_llm_call(model="gpt-4o-mini", prompt_tokens=10, completion_tokens=5, duration=1.0)
+        deadline = time.monotonic() + 10
+        while not TelemetryManager.get_instance().get_storage_stats()["total_files"] and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    assert run(*program(code)).returncode == -9
+    store = TelemetryDataStore(folder(isolated))
+    (session_id,) = store.get_session_ids()
+    session = store.get_session_data(session_id)
+    assert session is not None
+    assert [(task.task_id, task.status) for task in session.tasks] == [("t", TaskStatus.PARTIAL)]
+    assert session.total_tokens.total_tokens == 15
+    assert session.end_time is not None
+
+
+@pytest.mark.parametrize("sign", ["SIGINT", "SIGTERM"])
+def test_signals_are_the_programs(project: Path, isolated: Path, sign: str) -> None:
+    """Signals do what they do without us: Ctrl+C raises KeyboardInterrupt, SIGTERM ends the process (B17)."""
+    code = f"""
+        import os, signal, time
+        from ai_agents.telemetry import TelemetryManager
+        TelemetryManager.get_instance().get_collector().record_tool_usage("x", 1)
+        try:
+            os.kill(os.getpid(), signal.{sign})
+            time.sleep(5)
+        except KeyboardInterrupt:
+            print("interrupted")
+    """
+    answer = run(*program(code))
+    assert (answer.stdout, answer.returncode) == (("interrupted\n", 0) if sign == "SIGINT" else ("", -15))
+
+
+def test_unwritable_home_changes_nothing(server: ModelServer, project: Path, isolated: Path) -> None:
+    """Where no session can be written the agent works, nothing is printed, and the failure is counted."""
+    (isolated / ".cache").write_text("a file where the folder should be")
+    code = (
+        "from ai_agents.telemetry import TelemetryManager, get_error_handler\n"
+        "TelemetryManager.get_instance().initialize()\n" + AGENT + "\n"
+        "print(TelemetryManager.get_instance().get_session_data().total_tokens.total_tokens > 0)\n"
+    )
+    answer = run(*program(code), env={**os.environ, "TMPDIR": str(project)})
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert answer.stdout.endswith("True\n")
+    assert (project / "ept_telemetry").is_dir()
+
+
+def test_full_disk_changes_nothing(server: ModelServer, project: Path, isolated: Path) -> None:
+    """On a full disk the agent's result is the same, the session stays in memory, and the failure is counted."""
+    code = (
+        "import errno\n"
+        "from ai_agents.telemetry import TelemetryManager, data_store, get_error_handler\n"
+        "def full(*_): raise OSError(errno.ENOSPC, 'full')\n"
+        "data_store.write_durably = full\n"
+        "manager = TelemetryManager.get_instance(); manager.initialize()\n" + AGENT + "\n"
+        "manager.flush_data()\n"
+        "session = manager.get_session_data()\n"
+        "print(session.total_tokens.total_tokens > 0, len(get_error_handler().get_error_summary()))\n"
+    )
+    answer = run(*program(code))
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert answer.stdout.endswith("True 1\n")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_forked_child_has_a_session_of_its_own(server: ModelServer, project: Path, isolated: Path) -> None:
+    """A forked child that records begins its own session; the parent's stays its own."""
+    code = (
+        "import os\n"
+        "from ai_agents.telemetry import TelemetryManager\n"
+        "TelemetryManager.get_instance().initialize()\n"
+        "import smolagents\n"
+        "child = os.fork()\n" + AGENT + "\n"
+        "sys.exit(0) if not child else os.waitpid(child, 0)\n"
+    )
+    answer = run("-W", "ignore", *program(code))
+    assert answer.returncode == 0, answer.stderr
+    found = sessions(isolated)
+    assert len(found) == 2
+    assert len({session["session_id"] for session in found}) == 2
+    assert all(session["total_tokens"]["total_tokens"] > 0 for session in found)
+
+
+def test_telemetry_without_smolagents(project: Path) -> None:
+    """Without smolagents the telemetry works, and what needs it says how to install it."""
+    code = """
+        import sys
+        sys.modules["smolagents"] = None
+        from ai_agents.telemetry import *
+        manager = TelemetryManager.get_instance()
+        manager.get_collector().record_llm_call(model="m", prompt_tokens=1)
+        print(manager.get_session_data().total_tokens.total_tokens)
+        from agentlightning import MissingExtraError
+        try:
+            instrument_smolagents_models(manager.get_collector(), get_error_handler())
+        except MissingExtraError as error:
+            print(error)
+        from ai_agents.micro_agents import SearchAgent
+        try:
+            SearchAgent().run("x")
+        except MissingExtraError as error:
+            print(error)
+    """
+    answer = run(*program(code))
+    assert answer.returncode == 0, answer.stderr
+    first, *others = answer.stdout.splitlines()
+    assert first == "1"
+    assert len(others) == 2
+    assert all("pip install 'agentlightning[smolagents]'" in line for line in others)
+
+
+def test_command_lines(server: ModelServer, project: Path, isolated: Path) -> None:
+    """An agent is run from the command line with a summary, and its session is listed, shown, compared and written."""
+    arguments = ("--agent", "repo_analysis", "--task", "Explain it", str(project))
+    run("-m", "ai_agents", "run", *arguments)
+    answer = run("-m", "ai_agents", "run", *arguments)
+    assert answer.returncode == 0, answer.stderr
+    assert "Session " in answer.stdout
+    assert "repo_analysis (supervisor)" in answer.stdout
+    ids = [session["session_id"] for session in sessions(isolated)]
+
+    def agl(*words: str) -> str:
+        answer = run("-m", "agentlightning.cli", "sessions", *words)
+        assert answer.returncode == 0, answer.stderr
+        return answer.stdout
+
+    assert all(session_id in agl("ls") for session_id in ids)
+    assert "search_agent (managed)" in agl("show")
+    assert json.loads(agl("stats", "--json"))["sessions"] == 2
+    assert "total tokens" in agl("compare", *ids)
+    assert json.loads(agl("export", ids[0]))["session_id"] == ids[0]
+    for suffix in (".json", ".csv", ".html"):
+        agl("export", "-o", f"out{suffix}")
+        assert "gpt-4o-mini" in Path(f"out{suffix}").read_text()
+    refused = run("-m", "agentlightning.cli", "sessions", "show", "nothing")
+    assert (refused.returncode, "agl sessions ls" in refused.stderr) == (1, True)
+    refused = run("-m", "ai_agents", "run", "--agent", "nobody", "--task", "x")
+    assert (refused.returncode, "there is no agent 'nobody'" in refused.stderr) == (2, True)
+
+
+def test_session_is_in_the_store(server: ModelServer, project: Path) -> None:
+    """Outside ``agl run`` a task of an agent is a rollout, which ``agl show`` has."""
+    code = """
+        from ai_agents.micro_agents import SearchAgent
+        from ai_agents.telemetry import TelemetryManager
+        SearchAgent().run("find the name")
+        print(TelemetryManager.get_instance().get_collector().session_id)
+    """
+    answer = run(*program(code))
+    assert answer.returncode == 0, answer.stderr
+    shown = run("-m", "agentlightning.cli", "show", "latest")
+    assert "find the name" in shown.stdout
+    assert "search_agent.run" in shown.stdout
