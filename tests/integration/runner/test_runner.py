@@ -304,7 +304,7 @@ async def test_missing_resources_fail_the_attempt(store: LightningStore, make_ru
 
 
 async def test_updated_resources_reach_what_is_enqueued_later(store: LightningStore, make_runner: MakeRunner) -> None:
-    """Resources are read once for what was enqueued with them, and anew after an update; an agent may change its copy."""
+    """Resources are read once for what was enqueued with them, and anew after an update; copies may be changed."""
     seen: list[str] = []
 
     @llm_rollout
