@@ -82,13 +82,15 @@ class Book:
     def task_at(self, task_id: str | None, moment: datetime) -> TaskExecution:
         """Return the task *task_id*, open or ended, else the last one that had begun and not ended at *moment*."""
         with self.lock:
-            named = self.active_tasks.get(task_id or "") or self._ended_tasks.get(task_id or "")
-            if named is not None:
-                return named
-            for task in (*reversed(self.active_tasks.values()), *reversed(self.session.tasks[-100:])):
-                ended = task.end_time is None or aware(task.end_time) >= moment
-                if aware(task.start_time) <= moment and ended and task.task_id != UNASSIGNED:
-                    return task
+            if task_id is not None:
+                named = self.active_tasks.get(task_id) or self._ended_tasks.get(task_id)
+                if named is not None:
+                    return named
+            for tasks in (list(self.active_tasks.values()), self.session.tasks[-100:]):
+                for task in reversed(tasks):
+                    ended = task.end_time is None or task.end_time >= moment
+                    if task.start_time <= moment and ended and task.task_id != UNASSIGNED:
+                        return task
             return self.unassigned_task(moment)
 
     def unassigned_task(self, moment: datetime | None = None) -> TaskExecution:
