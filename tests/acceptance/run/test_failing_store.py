@@ -10,16 +10,17 @@ import sqlite3
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-    from pathlib import Path
 
     from conftest import End, Lab
 
+AGL = str(Path(sys.executable).with_name("agl"))
 SPANS = 600
 # Emits, waits until the test has done its worst, emits again.
 PROGRAM = f"""
@@ -47,7 +48,7 @@ def locked(store: Path) -> Generator[None, None, None]:
 
 def run_with(lab: Lab, harm: str) -> tuple[End, float]:
     """Run the program, do *harm* (shell, $S is the store) in the middle, and return its end and how long that took."""
-    with lab.start(["agl", "run", sys.executable, lab.script(PROGRAM)], env=lab.environment) as process:
+    with lab.start([AGL, "run", sys.executable, lab.script(PROGRAM)], env=lab.environment) as process:
         assert process.stdout
         assert process.stdin
         assert process.stdout.readline() == b"ready\n"
@@ -87,7 +88,7 @@ def test_store_that_is_harmed_meanwhile(lab: Lab, harm: str) -> None:
 def test_store_that_is_locked_for_long(lab: Lab) -> None:
     """While another process keeps the store locked the program ends at most some seconds later, and says so."""
     script = lab.script(PROGRAM)
-    with lab.start(["agl", "run", sys.executable, script], env=lab.environment) as process:
+    with lab.start([AGL, "run", sys.executable, script], env=lab.environment) as process:
         assert process.stdout
         assert process.stdout.readline() == b"ready\n"
         with locked(lab.store):
@@ -166,13 +167,13 @@ def test_bad_store_is_refused_untouched(lab: Lab, name: str) -> None:
     fill(store, name)
     before = digest(store)
     for command in (["run", sys.executable, "-c", "print('ran')"], ["ls"], ["show", "latest"]):
-        end = lab.run(["agl", command[0], "--store", str(store), *command[1:]])
+        end = lab.run([AGL, command[0], "--store", str(store), *command[1:]])
         assert end.code == 2, (command, end)
         assert end.stdout == b""
         assert end.stderr.count(b"\n") == 1, end.stderr
         assert str(store) in end.last_line
         assert digest(store) == before
-    end = lab.run(["agl", "run", "--best-effort", "--store", str(store), sys.executable, "-c", "print('ran')"])
+    end = lab.run([AGL, "run", "--best-effort", "--store", str(store), sys.executable, "-c", "print('ran')"])
     assert (end.code, end.stdout) == (0, b"ran\n")
     assert end.last_line.startswith("agl: not recorded: ")
     assert digest(store) == before
@@ -199,7 +200,7 @@ def test_bad_call_is_one_clear_line(lab: Lab, name: str) -> None:
     """Whatever is wrong in a call is said in words with code 2, without a traceback, before anything is started."""
     arguments, said = BAD_CALLS[name]
     assert lab.traced("true").code == 0  # so that there is a store
-    end = lab.run(["agl", *arguments])
+    end = lab.run([AGL, *arguments])
     text = end.stderr.decode()
     assert end.code == 2, end
     assert said in text
@@ -210,7 +211,7 @@ def test_bad_call_is_one_clear_line(lab: Lab, name: str) -> None:
 def test_bad_setting_is_refused_before_the_program_starts(lab: Lab) -> None:
     """An AGL_* variable that holds nonsense is named in one line, with what it may hold."""
     for name, value in (("AGL_BATCH_SIZE", "many"), ("AGL_ENABLED", "perhaps"), ("AGL_LOG_LEVEL", "LOUD")):
-        end = lab.run(["agl", "run", "sh", "-c", "echo ran"], env={**lab.environment, name: value})
+        end = lab.run([AGL, "run", "sh", "-c", "echo ran"], env={**lab.environment, name: value})
         assert end.code == 2, end
         assert end.stdout == b""
         assert end.stderr.count(b"\n") == 1, end.stderr

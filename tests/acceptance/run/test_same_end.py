@@ -127,7 +127,7 @@ def test_much_output_arrives(lab: Lab, megabytes: int) -> None:
     )
     with lab.start([sys.executable, "-c", "pass"]) as warm:
         warm.wait()
-    with lab.start(["agl", "run", "-q", sys.executable, script], env={**lab.environment, "PATH": _path()}) as process:
+    with lab.start([AGL, "run", "-q", sys.executable, script], env={**lab.environment, "PATH": _path()}) as process:
         assert process.stdout
         found, size = hashlib.blake2b(), 0
         while block := process.stdout.read(2**20):
@@ -142,7 +142,7 @@ def test_much_output_arrives(lab: Lab, megabytes: int) -> None:
     pipe = '"$@" | head -c 10 >/dev/null; exit ${PIPESTATUS[0]}'
     bare, traced = (
         lab.run(["bash", "-c", pipe, "bash", *command])
-        for command in ([sys.executable, script], ["agl", "run", "-q", sys.executable, script])
+        for command in ([sys.executable, script], [AGL, "run", "-q", sys.executable, script])
     )
     assert traced.code == bare.code
     assert traced.stderr == bare.stderr
