@@ -111,7 +111,7 @@ def _record_spans(
             record.rollout_id, record.attempt_id = rollout_id, attempt_id
         Redactor().redact(record)
     if records:
-        (writer or _default_writer()).write_batch(WriteBatch(spans=records))
+        _write(WriteBatch(spans=records), writer)
     return readable
 
 
@@ -136,7 +136,14 @@ def _stamped(span: ReadableSpan, rollout_id: str, attempt_id: str) -> ReadableSp
     )
 
 
-def _default_writer() -> SpanWriter:
-    from agentlightning.store.url import open_writer  # noqa: PLC0415 - only for spans that are returned from direct calls
+def _write(batch: WriteBatch, writer: SpanWriter | None) -> None:
+    if writer is not None:
+        writer.write_batch(batch)
+        return
+    from agentlightning.store.url import open_writer  # noqa: PLC0415 - only for spans that a direct call returned
 
-    return open_writer()
+    default = open_writer()
+    try:
+        default.write_batch(batch)
+    finally:
+        default.close()

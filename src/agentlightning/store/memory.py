@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import weakref
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -64,7 +65,10 @@ class _MemoryConnector(SqliteConnector):
         """Make nothing: there is no file."""
 
     def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, cached_statements=256)
+        connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, cached_statements=256)
+        # Nobody closes a store whose data end with it; since Python 3.13 a connection complains about that.
+        weakref.finalize(self, connection.close)
+        return connection
 
     def _set_journal(self, connection: sqlite3.Connection) -> None:
         """Leave the journal in memory."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import json
 import os
@@ -179,7 +180,9 @@ def _import_openai() -> Any:  # noqa: ANN401 - openai is optional
 @functools.lru_cache(maxsize=1)
 def _openai_client(_pid: int) -> Any:  # noqa: ANN401 - openai is optional
     """Return the client whose connections all models of this process share; a forked child gets its own."""
-    return _import_openai().OpenAI(api_key="none")
+    client = _import_openai().OpenAI(api_key="none")
+    atexit.register(client.close)
+    return client
 
 
 @functools.lru_cache(maxsize=1)

@@ -171,7 +171,8 @@ async def test_spans_are_stored_as_they_are(tmp_path: Any) -> None:
     attempted = await store.start_rollout("x")
     ids = attempted.rollout_id, attempted.attempt.attempt_id
     made = Span.from_attributes(attributes={"k": 1, "api_key": "sk-0123456789abcdef"}, name="made")
-    with OtelTracer().trace_context("elsewhere", store=open_store(str(tmp_path / "other.db"))) as elsewhere:
+    other = open_store(str(tmp_path / "other.db"))
+    with OtelTracer().trace_context("elsewhere", store=other) as elsewhere:
         emit_message("from elsewhere")
     (foreign,) = elsewhere.spans()
     bare = type(foreign)(name="bare", context=foreign.get_span_context(), attributes={"a": 2}, start_time=1, end_time=2)
@@ -187,6 +188,7 @@ async def test_spans_are_stored_as_they_are(tmp_path: Any) -> None:
     assert stored["made"].attributes["k"] == 1
     assert "0123456789" not in str(stored["made"].attributes)
     store.close()
+    other.close()
 
 
 def test_a_mixed_list_is_the_callers_own_in_a_direct_call(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
@@ -93,7 +94,9 @@ def test_generate_without_openai_says_what_to_install(monkeypatch: pytest.Monkey
     """Where the client is not installed, the error holds the command that installs it."""
     from agentlightning.types import resources
 
+    client = vars(resources)["_openai_client"]
+    client(os.getpid()).close()
+    client.cache_clear()
     monkeypatch.setitem(sys.modules, "openai", None)
-    vars(resources)["_openai_client"].cache_clear()
     with pytest.raises(MissingExtraError, match=r"pip install 'agentlightning\[openai\]'"):
         LLM(endpoint="http://127.0.0.1:1", model="m").generate("x")
