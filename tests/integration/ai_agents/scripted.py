@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 models: Any = models_module
 HAS_USAGE = "token_usage" in getattr(models.ChatMessage, "__dataclass_fields__", {})
+
+CALLS_IN_PARALLEL = "max_tool_threads" in inspect.signature(ToolCallingAgent).parameters
+"""Older releases make the first of several calls only."""
 
 
 def code(text: str) -> str:
