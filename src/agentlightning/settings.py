@@ -42,7 +42,7 @@ class Setting(Generic[T]):
 
     @property
     def name(self) -> str:
-        """Name as a keyword of ``configure``: ``AGL_BATCH_SIZE`` is ``batch_size``."""
+        """Name as a keyword of ``configure``: ``AGL_LOG_LEVEL`` is ``log_level``."""
         return self.variable.removeprefix("AGL_").lower()
 
     def parse(self, value: object, source: str) -> T:
@@ -136,12 +136,6 @@ SIGTERM = Setting("AGL_SIGTERM", bool, default=True)
 INSTRUMENT = Setting("AGL_INSTRUMENT", str, default="")
 """Instrumentors, comma-separated: names to use (``openai,smolagents``), or to leave out (``-openai``); empty: all."""
 
-BATCH_SIZE = Setting("AGL_BATCH_SIZE", int, default=100, minimum=1, maximum=10_000)
-"""Spans in one request to a remote store."""
-
-FLUSH_INTERVAL = Setting("AGL_FLUSH_INTERVAL", float, default=5.0, minimum=0.01, maximum=3600)
-"""Longest time in seconds that a span waits before it is sent to a remote store."""
-
 FLUSH_TIMEOUT_S = Setting("AGL_FLUSH_TIMEOUT_S", float, default=2.0, minimum=0, maximum=3600, live=True)
 """Longest time in seconds that the end of a ``trace_context`` or of the program waits for the store."""
 
@@ -151,14 +145,8 @@ QUEUE_BYTES = Setting("AGL_QUEUE_BYTES", int, default=16 * 2**20, minimum=2**16)
 SPILL_BYTES = Setting("AGL_SPILL_BYTES", int, default=512 * 2**20, minimum=0)
 """Most bytes on disk of spans that a store cannot take now; beyond them the oldest are dropped. 0: none are spilled."""
 
-MEMORY_THRESHOLD = Setting("AGL_MEMORY_THRESHOLD", int, default=100 * 2**20, minimum=2**20)
-"""Bound in bytes of everything that capture holds in memory."""
-
 MAX_VALUE_BYTES = Setting("AGL_MAX_VALUE_BYTES", int, default=2**20, minimum=256, live=True)
 """An attribute value longer than this, in bytes, is cut and marked; token ids and log-probabilities never are."""
-
-SAMPLE_RATE = Setting("AGL_SAMPLE_RATE", float, default=1.0, minimum=0, maximum=1, live=True)
-"""Share of traces that are kept; rewards and exceptions always are."""
 
 ALERT_TRACING_RATE = Setting("AGL_ALERT_TRACING_RATE", float, default=0.99, minimum=0, maximum=1, live=True)
 """A runner raises an alert when a smaller share of its rollouts has a complete trace in the store; 0: never."""
@@ -236,7 +224,7 @@ def lookup(setting: Setting[T]) -> tuple[T, str]:
 
 
 def configure(**values: object) -> None:
-    """Set settings by name: ``configure(log_level="DEBUG", batch_size=50)``. All are checked before any is set.
+    """Set settings by name: ``configure(log_level="DEBUG", project="demo")``. All are checked before any is set.
 
     Raises:
         SettingError: Unknown name, wrong type, out of range, or a setting that is not live was used already.

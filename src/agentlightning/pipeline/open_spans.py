@@ -13,24 +13,17 @@ class OpenSpans:
 
     def __init__(self) -> None:
         """Begin with none."""
-        self._recent: dict[int, ReadableSpan] = {}
-
-    def started(self, span_id: int, span: ReadableSpan) -> None:
-        """Note that a span started; on the user's thread."""
-        self._recent[span_id] = span
-
-    def ended(self, span_id: int) -> None:
-        """Forget a span that ended; on the user's thread."""
-        self._recent.pop(span_id, None)
+        self.recent: dict[int, ReadableSpan] = {}
+        """By span id. The processor itself puts a span in and takes it out: a call would cost more than that."""
 
     def __bool__(self) -> bool:
         """Tell whether a span started since the last tick."""
-        return bool(self._recent)
+        return bool(self.recent)
 
     def take(self) -> list[ReadableSpan]:
         """Return the spans that are open now and were not returned before; for the worker."""
-        if not self._recent:
+        if not self.recent:
             return []
-        recent, self._recent = self._recent, {}
+        recent, self.recent = self.recent, {}
         # A thread may still hold the old dict for one operation: a span that is missed here was never promised.
         return [span for span in list(recent.values()) if span.end_time is None]

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import weakref
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentlightning import settings
@@ -56,23 +57,18 @@ class Pipeline:
         self._default: SpanWriter = DefaultWriter(url)
         self._routes: dict[str, SpanWriter] = {}
         self._late: weakref.WeakValueDictionary[str, SpanWriter] = weakref.WeakValueDictionary()
-        self.ledger = Ledger(ledger_folder(url, os.environ.get("AGL_ATTEMPT_ID")))
+        run_folder = os.environ.get("AGL_LEDGER")
+        self.ledger = Ledger(Path(run_folder) if run_folder else ledger_folder(url, None))
         self.queue = SpanQueue(settings.get(settings.QUEUE_BYTES), self.ledger)
         self.open_spans = OpenSpans()
         self.worker = Worker(self.queue, self.open_spans, self.ledger, self._route, Preparer())
-        self._exiting = False
+        self._exit_deadline: float | None = None
 
     def hand_over(self, span: ReadableSpan) -> None:
         """Take a span that ended; O(1)."""
         self.queue.put_ended(span)
-        if self._exiting:  # after our exit hook nobody else would wait for the worker
-            self.finish(settings.get(settings.FLUSH_TIMEOUT_S))
-
-    def started(self, span_id: int, span: ReadableSpan) -> None:
-        """Note that a span started; O(1)."""
-        self.open_spans.started(span_id, span)
-        if self.queue.sleeping:
-            self.queue.wake.set()
+        if self._exit_deadline is not None:  # after our exit hook nobody else would wait for the worker
+            self.finish(max(0.05, self._exit_deadline - time.monotonic()))
 
     def start_rollout(self, start: RolloutStart, writer: SpanWriter | None) -> None:
         """Announce a rollout; its spans go to *writer*, None for the default store."""
@@ -109,12 +105,12 @@ class Pipeline:
         return flush.wait(timeout_s)
 
     def begin_exit(self) -> None:
-        """Flush for the end of the process; every later span is flushed one by one."""
-        self._exiting = True
+        """Flush for the end of the process; later spans are flushed one by one, all within one ``flush_timeout_s``."""
+        self._exit_deadline = time.monotonic() + settings.get(settings.FLUSH_TIMEOUT_S)
         if self.ledger.account().produced or self.queue.waiting():
             self.finish(settings.get(settings.FLUSH_TIMEOUT_S))
         account = self.ledger.account()
-        if account.waiting == 0 and account.total_lost == 0 and not os.environ.get("AGL_ATTEMPT_ID"):
+        if account.waiting == 0 and account.total_lost == 0 and not os.environ.get("AGL_LEDGER"):
             self.ledger.remove()
 
     def finish(self, timeout_s: float) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import replace

@@ -74,7 +74,10 @@ class CaptureProcessor(SpanProcessor):
                 if rollout is not None:
                     span.set_attribute(semconv.ROLLOUT_ID, rollout.rollout_id)
                     span.set_attribute(semconv.ATTEMPT_ID, rollout.attempt_id)
-            get_pipeline().started(span.get_span_context().span_id, span)
+            pipeline = get_pipeline()
+            pipeline.open_spans.recent[span.get_span_context().span_id] = span
+            if pipeline.queue.sleeping:
+                pipeline.queue.wake.set()
 
     def on_end(self, span: ReadableSpan) -> None:
         """Hand the span over; spans that were not sampled never come here as recording ones."""
@@ -83,7 +86,7 @@ class CaptureProcessor(SpanProcessor):
             if context is not None:
                 if self._stamping and not context.trace_flags.sampled:
                     return  # a sampler of the program's said so
-                get_pipeline().open_spans.ended(context.span_id)
+                get_pipeline().open_spans.recent.pop(context.span_id, None)
             attempt_id = (span.attributes or {}).get(semconv.ATTEMPT_ID) if self._collectors else None
             self.finish(span, attempt_id if isinstance(attempt_id, str) else None)
 

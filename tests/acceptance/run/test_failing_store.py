@@ -210,7 +210,7 @@ def test_bad_call_is_one_clear_line(lab: Lab, name: str) -> None:
 
 def test_bad_setting_is_refused_before_the_program_starts(lab: Lab) -> None:
     """An AGL_* variable that holds nonsense is named in one line, with what it may hold."""
-    for name, value in (("AGL_BATCH_SIZE", "many"), ("AGL_ENABLED", "perhaps"), ("AGL_LOG_LEVEL", "LOUD")):
+    for name, value in (("AGL_QUEUE_BYTES", "many"), ("AGL_ENABLED", "perhaps"), ("AGL_LOG_LEVEL", "LOUD")):
         end = lab.run([AGL, "run", "sh", "-c", "echo ran"], env={**lab.environment, name: value})
         assert end.code == 2, end
         assert end.stdout == b""

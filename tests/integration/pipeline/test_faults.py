@@ -67,8 +67,6 @@ def account_at_rest() -> Account:
     [
         (CaptureProcessor, "finish"),
         (SpanQueue, "put_ended"),
-        (OpenSpans, "started"),
-        (OpenSpans, "ended"),
         (OpenSpans, "take"),
         (SpanQueue, "learn"),
         (Worker, "take"),

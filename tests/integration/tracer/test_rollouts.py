@@ -41,7 +41,8 @@ def store(tmp_path: Path) -> Iterator[SqliteLightningStore]:
 
 @pytest.fixture
 def tracer() -> Iterator[OtelTracer]:
-    """Return a tracer; what it patched in this process is put back."""
+    """Return a tracer that waits for its store however busy the machine is; what it patched is put back."""
+    configure(flush_timeout_s=15)
     get_provider()
     yield OtelTracer()
     uninstrument_all()

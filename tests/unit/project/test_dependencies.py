@@ -41,7 +41,7 @@ def imports(*, top_level: bool) -> set[str]:
                 found |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 found.add(node.module.partition(".")[0])
-    return found - sys.stdlib_module_names - {"agentlightning"}
+    return found - sys.stdlib_module_names - {"agentlightning", "ai_agents"}
 
 
 def test_what_is_declared_is_used() -> None:

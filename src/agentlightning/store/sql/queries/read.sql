@@ -8,10 +8,12 @@ FROM rollouts WHERE rollout_id = ?;
 SELECT rollout_id FROM rollouts WHERE rollout_id >= ?1 AND rollout_id < ?2 ORDER BY rollout_id LIMIT 2;
 
 -- name: newest_rollouts
--- ?2: 1 to list children of other rollouts too.
+-- ?2: 1 to list children of other rollouts too. One whose parent is in another store is shown at the top.
 SELECT rollout_id, project, status, mode, resources_id, start_ns, end_ns, config, metadata, input
 FROM rollouts
-WHERE project = ?1 AND (?2 OR parent_rollout_id IS NULL)
+WHERE project = ?1
+  AND (?2 OR parent_rollout_id IS NULL
+       OR NOT EXISTS (SELECT 1 FROM rollouts p WHERE p.rollout_id = rollouts.parent_rollout_id))
 ORDER BY start_ns DESC, rollout_id DESC
 LIMIT ?3 OFFSET ?4;
 
