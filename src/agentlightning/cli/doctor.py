@@ -7,7 +7,7 @@ import importlib.util
 import os
 import platform
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from typing import TYPE_CHECKING
 
 import click
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 Finding = tuple[bool, str, str]
 """Whether it is well, what was looked at, what was found."""
+
+ENTRY_POINTS = "agentlightning.checks"
+"""Entry point group of further checks: functions without arguments that return findings."""
 
 _DEFAULT_ATTRIBUTE_LIMIT = 128
 
@@ -72,6 +75,7 @@ def _findings(store: str | None, project: str | None) -> Iterator[Finding]:
     yield True, "capture", "on" if settings.get(settings.ENABLED) else "off: AGL_ENABLED is 0"
     yield from _store_findings(store, project)
     yield from _library_findings()
+    yield from _further_findings()
     limit = os.environ.get("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT")
     small = limit is not None and limit.isdigit() and int(limit) <= _DEFAULT_ATTRIBUTE_LIMIT
     advice = (
@@ -119,6 +123,15 @@ def _loss_finding(ledgers: Path) -> Finding:
         f"produced {count(total.produced)}, stored {count(total.stored)}, waiting {count(total.waiting)}, lost {lost}"
     )
     return not total.total_lost, "spans", f"{figures} (processes whose figures no rollout has noted)"
+
+
+def _further_findings() -> Iterator[Finding]:
+    """Yield what other packages found; one that fails is a finding itself."""
+    for point in entry_points(group=ENTRY_POINTS):
+        try:
+            yield from list(point.load()())
+        except Exception as error:  # noqa: BLE001 - another package's code; doctor has to go on
+            yield False, point.name, f"its check failed: {type(error).__name__}: {error}"
 
 
 def _library_findings() -> Iterator[Finding]:

@@ -401,10 +401,6 @@ class TaskExecution(_Json):
         )
 
 
-def _no_environment() -> EnvironmentInfo:
-    return EnvironmentInfo("", "", "", "", "")
-
-
 @dataclass
 class TelemetrySession(_Json):
     """Everything from the first task of a process to its end."""
@@ -412,7 +408,7 @@ class TelemetrySession(_Json):
     session_id: str
     start_time: datetime
     end_time: datetime | None = None
-    environment: EnvironmentInfo = field(default_factory=_no_environment)
+    environment: EnvironmentInfo = field(default_factory=lambda: EnvironmentInfo("", "", "", "", ""))
     tasks: list[TaskExecution] = field(default_factory=list["TaskExecution"])
     total_tokens: TokenUsage = field(default_factory=TokenUsage)
     total_duration: float = 0.0

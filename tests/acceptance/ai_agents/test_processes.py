@@ -229,3 +229,14 @@ def test_session_is_in_the_store(server: ModelServer, project: Path) -> None:
     shown = run("-m", "agentlightning.cli", "show", "latest")
     assert "find the name" in shown.stdout
     assert "search_agent.run" in shown.stdout
+
+
+def test_doctor_answers_the_questions(project: Path, isolated: Path) -> None:
+    """Whether sessions are recorded, whether there is room, and what they cost are rows of ``agl doctor``."""
+    TelemetryDataStore()
+    answer = run("-m", "agentlightning.cli", "doctor")
+    assert "ok    sessions         recorded" in answer.stdout
+    assert f"ok    session files    0 files, 0.0 MB in {folder(isolated)}" in answer.stdout
+    assert "ok    session cost" in answer.stdout
+    answer = run("-m", "agentlightning.cli", "doctor", env={**os.environ, "AGL_ENABLED": "0"})
+    assert "sessions         not recorded: AGL_ENABLED is 0" in answer.stdout
