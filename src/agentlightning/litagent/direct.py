@@ -167,13 +167,14 @@ class _DirectRollout(_Scope):
         if self._context is None:
             return None
         rollout_id, attempt_id = self._ids
+        well = exc is None or (isinstance(exc, SystemExit) and exc.code in (None, 0))
         with guard("litagent.result"):
-            if exc is not None:
-                emit_exception(exc)
-            else:
+            if exc is None:
                 self._record(rollout_id, attempt_id)
+            elif not well:
+                emit_exception(exc)
         with guard("litagent.call"):
-            status = "succeeded" if exc is None else "failed"
+            status = "succeeded" if well else "failed"
             get_pipeline().end_attempt(
                 AttemptEnd(rollout_id=rollout_id, attempt_id=attempt_id, status=status, end_ns=now_ns())
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import keyword
 import pickle
 import re
 import time
@@ -172,6 +173,49 @@ def test_the_agent_looks_like_the_function() -> None:
     assert inspect.signature(decorated) == inspect.signature(agent)
     assert (vars(decorated)["__name__"], decorated.__doc__, decorated.__module__) == ("agent", "Do it.", __name__)
     assert vars(decorated)["__wrapped__"] is agent
+
+
+names = st.from_regex(r"[a-z_]{1,8}", fullmatch=True).filter(
+    lambda name: not keyword.iskeyword(name) and name not in {"task", "llm", "prompt_template", "rollout"}
+)
+
+
+@given(
+    name=names,
+    resource=st.sampled_from(["llm", "prompt_template"]),
+    wants_rollout=st.booleans(),
+    is_async=st.booleans(),
+    extras=st.lists(names, unique=True, max_size=3),
+    keyword_only=st.booleans(),
+    doc=st.none() | st.text(),
+)
+@settings(deadline=None)
+def test_any_function_of_the_table_keeps_its_looks(
+    name: str,
+    resource: str,
+    *,
+    wants_rollout: bool,
+    is_async: bool,
+    extras: list[str],
+    keyword_only: bool,
+    doc: str | None,
+) -> None:
+    """Whatever a function is called, documented, and has further parameters: decorated, it looks the same."""
+    parameters = [
+        "task",
+        resource,
+        *(["rollout"] if wants_rollout else []),
+        *(["*"] if keyword_only and extras else []),
+    ]
+    parameters += [f"{extra}: int = {index}" for index, extra in enumerate(extras)]
+    scope: dict[str, Any] = {}
+    exec(f"{'async ' if is_async else ''}def {name}({', '.join(parameters)}) -> float: return 1.0", scope)
+    function = scope[name]
+    function.__doc__ = doc
+    agent = rollout(function)
+    assert inspect.signature(agent) == inspect.signature(function)
+    assert (vars(agent)["__name__"], agent.__doc__, agent.is_async()) == (name, doc, is_async)
+    assert vars(agent)["__annotations__"] == function.__annotations__
 
 
 def test_the_signature_is_analysed_once(monkeypatch: pytest.MonkeyPatch) -> None:
