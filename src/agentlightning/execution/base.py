@@ -21,7 +21,7 @@ log = logging.getLogger("agentlightning.execution")
 MOST_EMPTY_DEATHS = 5
 """A runner that dies so often in a row before it has claimed anything is not replaced any more."""
 
-INTERRUPT_S = 4.0
+INTERRUPT_S = 3.5
 """Longest time that everything gets to end after Ctrl+C."""
 
 
