@@ -61,6 +61,32 @@ def test_session_under_agl(server: ModelServer, project: Path, isolated: Path) -
     assert session["end_time"] is not None
 
 
+def test_importing_the_framework_is_enough(server: ModelServer, project: Path, isolated: Path) -> None:
+    """Importing any part of the framework records every agent of smolagents, before and after the import of that."""
+    for code in (
+        "import ai_agents.micro_agents\n" + AGENT,
+        AGENT.replace("\nagent", "\nimport ai_agents.micro_agents\nagent"),
+    ):
+        answer = run(*program(code))
+        assert answer.returncode == 0, answer.stderr
+    found = sessions(isolated)
+    assert len(found) == 2
+    assert all(len(session["tasks"][0]["agents"]) == 1 for session in found)
+
+
+def test_framework_under_agl_counts_once(server: ModelServer, project: Path, isolated: Path) -> None:
+    """Under ``agl run`` an agent of the framework is one run in the file, and its spans are the run's."""
+    command = ("-m", "ai_agents", "run", "--agent", "search", "--task", "Find it", str(project))
+    answer = run("-m", "agentlightning.cli", "run", sys.executable, *command)
+    assert answer.returncode == 0, answer.stderr
+    (session,) = sessions(isolated)
+    (task,) = session["tasks"]
+    assert [(agent["agent_name"], agent["agent_type"]) for agent in task["agents"]] == [("search_agent", "micro")]
+    assert len(task["agents"][0]["llm_calls"]) == 3
+    assert task["llm_calls"] == task["tools"] == []
+    assert "search_agent.run" in run("-m", "agentlightning.cli", "show", "latest").stdout
+
+
 def test_output_is_the_same(server: ModelServer, project: Path, isolated: Path) -> None:
     """A program says and returns the same with telemetry and without."""
     start = "from ai_agents.telemetry import TelemetryManager; TelemetryManager.get_instance().initialize()\n"

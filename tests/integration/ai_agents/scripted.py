@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import smolagents.models as models_module
-from smolagents import tool  # pyright: ignore[reportUnknownVariableType] - the library has no types there
+from smolagents import local_python_executor, tool  # pyright: ignore[reportUnknownVariableType] - the library has no types there
 from smolagents.agents import CodeAgent, ToolCallingAgent
 from smolagents.models import Model
 from smolagents.tools import Tool
@@ -21,6 +21,8 @@ HAS_USAGE = "token_usage" in getattr(models.ChatMessage, "__dataclass_fields__",
 
 CALLS_IN_PARALLEL = "max_tool_threads" in inspect.signature(ToolCallingAgent).parameters
 """Older releases make the first of several calls only."""
+
+HAS_TIMEOUT = "timeout_seconds" in inspect.signature(local_python_executor.LocalPythonExecutor).parameters
 
 
 def code(text: str) -> str:

@@ -107,6 +107,12 @@ def callback_raises(kit: Any) -> Any:
     return kit.caller(kit.calls(FINAL), step_callbacks=[broken]).run("x")
 
 
+def timeout(kit: Any) -> Any:
+    """Let generated code run out of its time; its thread runs on for a while."""
+    limit = {"executor_kwargs": {"timeout_seconds": 1}} if kit.HAS_TIMEOUT else {}
+    return kit.coder(kit.code("slow(1.2)"), kit.code("final_answer(7)"), tools=(kit.slow,), **limit).run("x")
+
+
 def unread(kit: Any) -> Any:
     """Make a stream that nobody reads."""
     kit.caller(kit.calls(FINAL)).run("x", stream=True)
@@ -165,6 +171,11 @@ CASES = {
     ),
     "other thread": Case(elsewhere, [("tool_calling", 1, ["final_answer"], "completed")]),
     "callback raises": Case(callback_raises, [("tool_calling", 1, ["final_answer"], "failed")]),
+    "out of time": Case(timeout, [("code", 2, ["slow", "final_answer"], "completed")]),
+    "streamed output": Case(
+        lambda kit: kit.coder(model=kit.Streaming(kit.code("final_answer(1)")), stream_outputs=True).run("x"),
+        [("code", 1, ["final_answer"], "completed")],
+    ),
     "own __call__": Case(
         lambda kit: kit.caller(kit.calls(("shout", {"text": "hi"})), kit.calls(FINAL), tools=(kit.Shouting(),)).run(
             "x"
@@ -276,6 +287,45 @@ def test_call_of_another_library_counts_once(kit: Any) -> None:
     assert len(agent.llm_calls) == 1
     session = TelemetryManager.get_instance().get_collector().get_session_data(include_active=True)
     assert [call.model for task in session.tasks for call in task.llm_calls] == ["gpt-4o"]
+
+
+def test_beginning_twice_counts_once(kit: Any) -> None:
+    """However often and by whom the instrumentation is begun, a call counts once, and one undoing is enough."""
+    original = kit.Scripted.generate
+    for _ in range(2):
+        TelemetryManager.get_instance().initialize()
+        agentlightning.OtelTracer().init()
+        agentlightning.instrument_all()
+    kit.coder(kit.code("final_answer(1)")).run("x")
+    (agent,) = recorded()
+    assert len(agent.llm_calls) == 1
+    agentlightning.uninstrument_all()
+    assert kit.Scripted.generate is original
+
+
+def test_threads_keep_their_tasks(kit: Any) -> None:
+    """Agents that run at once, each in the block of its own task, have their calls in their own tasks."""
+    from ai_agents.telemetry import telemetry_context
+
+    def work(number: int) -> None:
+        agent = kit.coder(kit.code("final_answer(add(1, 2))"))
+        with telemetry_context(agent, f"agent{number}", "x", task_id=f"t{number}") as wrapped:
+            wrapped.run("x")
+
+    manager = TelemetryManager.get_instance()
+    manager.initialize()
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    session = manager.get_session_data()
+    assert session is not None
+    found = {
+        task.task_id: [(one.agent_name, len(one.llm_calls), len(one.tools_used)) for one in task.agents]
+        for task in session.tasks
+    }
+    assert found == {f"t{number}": [(f"agent{number}", 1, 2)] for number in range(4)}
 
 
 def test_nothing_is_recorded_when_off(kit: Any) -> None:
