@@ -60,6 +60,8 @@ class Book:
         self.records = 0
         """Calls and uses of tools in memory."""
         self.archived = 0
+        """Calls and uses of tools that were moved to disk."""
+        self._pending: list[threading.Thread] = []
         # By id() of a record, which the value keeps alive: records whose agent has not ended yet.
         self._floating: dict[int, tuple[TaskExecution, Record]] = {}
         self._ended_tasks: dict[str, TaskExecution] = {}
@@ -68,6 +70,18 @@ class Book:
     def has_records(self) -> bool:
         """Tell whether anything was recorded."""
         return bool(self.session.tasks or self.active_tasks or self.unassigned or self.records)
+
+    def wait_for(self, thread: threading.Thread) -> None:
+        """Let readers wait for *thread*, which completes a record."""
+        with self.lock:
+            self._pending = [one for one in self._pending if one.is_alive()] + [thread]
+
+    def complete(self, timeout_s: float = 5.0) -> None:
+        """Wait until records that are being completed are complete, or until the time is over."""
+        with self.lock:
+            pending, self._pending = self._pending, []
+        for thread in pending:
+            thread.join(timeout_s)
 
     def newest_task(self) -> TaskExecution | None:
         """Return the open task that was started last."""

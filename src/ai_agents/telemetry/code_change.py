@@ -1,6 +1,7 @@
 """What a task changed in the files of its project: from git in a repository, else from a look before and after.
 
-The first look runs in a thread of its own beside the agent, whose first call of a model takes longer than it.
+The first look takes some ten milliseconds. In a large folder it goes on beside the agent, whose first call of a model
+takes longer than it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ai_agents.telemetry.error_handler import safe_telemetry_operation
 from ai_agents.telemetry.types import CodeMetrics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     Contents = dict[str, bytes | None]
 
@@ -43,10 +44,26 @@ class CodeWatch:
         self._commit: str | None = None
         self._looked = False
 
-    def start(self) -> None:
-        """Begin the first look; returns at once."""
+    def start(self, wait_s: float = 0.25) -> None:
+        """Begin the first look, and wait so long for its end: what is changed before it is over is not seen."""
         with safe_telemetry_operation("code_watch"):
             self._thread.start()
+            self._thread.join(wait_s)
+
+    def finish_beside(self, apply: Callable[[CodeMetrics], object]) -> threading.Thread:
+        """Look again in another thread, which is returned, and hand *apply* what has changed.
+
+        The program goes on meanwhile: what it changes itself in the next moments may be counted too.
+        """
+
+        def look() -> None:
+            changes = self.finish()
+            if changes is not None:
+                apply(changes)
+
+        thread = threading.Thread(target=look, name="ai-agents-code-watch", daemon=True)
+        thread.start()
+        return thread
 
     def finish(self, timeout_s: float = 10.0) -> CodeMetrics | None:
         """Return what has changed since ``start``; None where that cannot be found out."""

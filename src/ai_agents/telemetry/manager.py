@@ -217,6 +217,7 @@ class TelemetryManager:
         with safe_telemetry_operation("finalize_current_session"):
             if collector is not None:
                 agentlightning.flush()
+                collector.book.complete()
                 fill_costs(collector.get_session_data(include_active=True).tasks)
                 session = collector.finalize_session()
                 self._write()
@@ -326,6 +327,7 @@ class TelemetryManager:
         collector = self._collector
         if collector is None:
             return None
+        collector.book.complete()
         everything = collector.get_session_data(include_active=True)
         fill_costs(everything.tasks)
         return collector.get_session_data(include_active=include_active)
@@ -335,6 +337,7 @@ class TelemetryManager:
         collector, store = self._collector, self._data_store
         if collector is None or not collector.book.has_records():
             return None
+        collector.book.complete()
         everything = collector.get_session_data(include_active=True)
         fill_costs(everything.tasks)
         if store is not None:

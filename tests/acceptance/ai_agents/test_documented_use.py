@@ -104,6 +104,22 @@ def test_agent_from_yaml(project: Path) -> None:
     assert {tool.tool_name for tool in run.tools_used} == {"file_search", "text_grep", "final_answer"}
 
 
+def test_changes_of_an_agent_are_counted(project: Path) -> None:
+    """Files that an agent of the framework writes are in its task when the session is read."""
+    from agentlightning.testing import AgentRule, ModelServer, ToolCall
+    from ai_agents.micro_agents import YamlAgentFactory
+
+    write = ToolCall("file_writer", {"path": "new.py", "content": "a\nb\n"})
+    with ModelServer(AgentRule(plan=(write,))) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENAI_BASE_URL", server.url)
+        YamlAgentFactory.create_agent({"name": "writer", "tools": ["file_writer"]}).run("write it")
+    session = TelemetryManager.get_instance().get_session_data()
+    assert session is not None
+    (task,) = session.tasks
+    assert (task.code_changes.files_created, task.code_changes.lines_added) == (1, 2)
+    assert (project / "new.py").exists()
+
+
 def test_basic_use(capsys: pytest.CaptureFixture[str]) -> None:
     """After a run of the repository analysis the figures are there at once."""
     from ai_agents.supervisor_agents.repo_analysis_supervisor_agent import RepoAnalysisSupervisorAgent

@@ -10,6 +10,7 @@ import logging
 import re
 from collections import defaultdict
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ai_agents.core.model_manager import get_model_for_task
@@ -186,7 +187,11 @@ def _watch(folder: str | None) -> CodeWatch | None:
 
 
 def _note_changes(watch: CodeWatch | None, task_id: str) -> None:
-    changes = None if watch is None else watch.finish()
-    if changes is not None:
-        with safe_telemetry_operation("code_changes"):
-            TelemetryManager.get_instance().get_collector().record_code_changes(task_id, **changes.to_dict())
+    """Have the changes noted beside the program: git takes longer than the agent may wait for telemetry."""
+    if watch is None:
+        return
+    with safe_telemetry_operation("code_changes"):
+        collector = TelemetryManager.get_instance().get_collector()
+        task = collector.get_active_tasks().get(task_id)
+        if task is not None:
+            collector.book.wait_for(watch.finish_beside(partial(setattr, task, "code_changes")))
