@@ -43,12 +43,14 @@ if TYPE_CHECKING:
     )
     from agentlightning.instrumentation import instrument_all, uninstrument_all
     from agentlightning.litagent import FunctionalLitAgent, LitAgent, llm_rollout, prompt_rollout, rollout, wrap
+    from agentlightning.pipeline.listener import add_span_listener, remove_span_listener
     from agentlightning.pipeline.process import flush
     from agentlightning.runner import Alert, LitAgentRunner, Runner
     from agentlightning.semconv import SpanAttributeNames, SpanNames
     from agentlightning.settings import configure
     from agentlightning.store import LightningStore, SqliteLightningStore, open_store
     from agentlightning.tracer import LightningSpanProcessor, OtelTracer, Tracer
+    from agentlightning.tracer.inherited import span_attributes
     from agentlightning.trainer import Trainer
     from agentlightning.types.core import (
         Attempt,
@@ -132,6 +134,7 @@ __all__ = [
     "Triplet",
     "UnknownIdError",
     "__version__",
+    "add_span_listener",
     "algo",
     "configure",
     "emit_exception",
@@ -147,8 +150,10 @@ __all__ = [
     "llm_rollout",
     "open_store",
     "prompt_rollout",
+    "remove_span_listener",
     "reward",
     "rollout",
+    "span_attributes",
     "uninstrument_all",
     "wrap",
 ]
@@ -168,12 +173,14 @@ _HOMES = {
     ),
     "instrumentation": "instrument_all uninstrument_all",
     "litagent": "FunctionalLitAgent LitAgent llm_rollout prompt_rollout rollout wrap",
+    "pipeline.listener": "add_span_listener remove_span_listener",
     "pipeline.process": "flush",
     "runner": "Alert LitAgentRunner Runner",
     "semconv": "SpanAttributeNames SpanNames",
     "settings": "configure",
     "store": "LightningStore SqliteLightningStore open_store",
     "tracer": "LightningSpanProcessor OtelTracer Tracer",
+    "tracer.inherited": "span_attributes",
     "trainer": "Trainer",
     "types.core": (
         "Attempt AttemptStatus AttemptedRollout Dataset Hook Rollout RolloutConfig RolloutMode "

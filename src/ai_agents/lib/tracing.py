@@ -10,7 +10,7 @@ import uuid
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
-from agentlightning.tracer.inherited import span_attributes
+from agentlightning import span_attributes
 from ai_agents.telemetry.stream import SUB_TASK_ID, TASK_ID
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 from opentelemetry import trace
 
 import agentlightning
-from agentlightning.tracer.inherited import is_in_rollout, span_attributes
+from agentlightning import span_attributes
+from agentlightning.tracer.inherited import is_in_rollout
 from ai_agents.telemetry.collector import shorten
 from ai_agents.telemetry.error_handler import get_error_handler, safe_telemetry_operation
 from ai_agents.telemetry.stream import AGENT_ID, AGENT_PARENT, TASK_ID

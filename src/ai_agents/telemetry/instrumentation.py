@@ -15,9 +15,9 @@ from contextvars import ContextVar
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from agentlightning import span_attributes
 from agentlightning.errors import MissingExtraError
 from agentlightning.instrumentation import registry
-from agentlightning.tracer.inherited import span_attributes
 from ai_agents.telemetry.agent import TelemetryContext, TelemetryInstrumentedAgent, telemetry_context
 from ai_agents.telemetry.loose import now
 from ai_agents.telemetry.stream import RECORDED

@@ -9,8 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import agentlightning
-from agentlightning import settings
-from agentlightning.pipeline.listener import add_span_listener, remove_span_listener
+from agentlightning import add_span_listener, remove_span_listener, settings
 from agentlightning.tracer.inherited import set_process_attributes
 from ai_agents.telemetry.collector import NoOpCollector, TelemetryCollector
 from ai_agents.telemetry.data_store import TelemetryDataStore

@@ -42,6 +42,7 @@ def write(name: str, **attributes: str) -> None:
 
 def test_listener_sees_spans_until_it_is_removed() -> None:
     """A listener sees each span once, in order, from the worker's thread, and none after it was removed."""
+    assert flush(10)  # what other tests left
     seen = Seen()
     add_span_listener(seen)
     add_span_listener(seen)
@@ -74,6 +75,7 @@ def test_failing_listener_harms_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(span: SpanRecord, /) -> None:
         raise ValueError(span.name)
 
+    assert flush(10)  # what other tests left
     seen = Seen()
     add_span_listener(broken)
     add_span_listener(seen)
