@@ -77,8 +77,9 @@ def test_wheel_has_the_package_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert "agentlightning/py.typed" in names
-    assert {name.partition("/")[0].partition("-")[0] for name in names} == {"agentlightning"}
-    tracked = run("git", "ls-files", "src/agentlightning").stdout.split()
+    assert "ai_agents/py.typed" in names
+    assert {name.partition("/")[0].partition("-")[0] for name in names} == {"agentlightning", "ai_agents"}
+    tracked = run("git", "ls-files", "src").stdout.split()
     missing = {name.removeprefix("src/") for name in tracked} - set(names)
     assert missing == set()
     assert [name for name in names if "test_" in name or "/tests/" in name or "__pycache__" in name] == []
@@ -96,8 +97,9 @@ def test_command_and_imports_work(installed: Installed) -> None:
 def test_every_module_can_be_imported(installed: Installed) -> None:
     """No module needs an extra to be imported, so a missing one is met with our own message and not a traceback."""
     code = (
-        "import importlib, pkgutil, agentlightning\n"
-        "for info in pkgutil.walk_packages(agentlightning.__path__, 'agentlightning.'):\n"
+        "import importlib, pkgutil, agentlightning, ai_agents\n"
+        "for info in [*pkgutil.walk_packages(agentlightning.__path__, 'agentlightning.'),\n"
+        "             *pkgutil.walk_packages(ai_agents.__path__, 'ai_agents.')]:\n"
         "    if not info.name.endswith('__main__'): print(importlib.import_module(info.name).__name__)\n"
     )
     names = installed.run("python", "-c", code).stdout.split()
