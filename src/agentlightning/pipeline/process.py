@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from agentlightning import settings
 from agentlightning._internal import fork as _fork  # its hooks have to be registered before ours: they run after
 from agentlightning._internal.guard import failures, guard
+from agentlightning.errors import StoreError
 from agentlightning.pipeline.ledger import Account, Ledger, ledger_folder
 from agentlightning.pipeline.open_spans import OpenSpans
 from agentlightning.pipeline.prepare import Preparer
@@ -54,7 +56,7 @@ class Pipeline:
         """Make the parts; the thread starts with the first item, the store is opened by the thread."""
         settings.apply_log_level()
         url = default_store_url()
-        self._default: SpanWriter = DefaultWriter(url)
+        self._default = DefaultWriter(url)
         self._routes: dict[str, SpanWriter] = {}
         self._late: weakref.WeakValueDictionary[str, SpanWriter] = weakref.WeakValueDictionary()
         run_folder = os.environ.get("AGL_LEDGER")
@@ -63,6 +65,14 @@ class Pipeline:
         self.open_spans = OpenSpans()
         self.worker = Worker(self.queue, self.open_spans, self.ledger, self._route, Preparer())
         self._exit_deadline: float | None = None
+
+    def open_default(self) -> None:
+        """Open the default store now, in the caller's thread: beside one that computes that would take 0.3 s.
+
+        What goes wrong is found again, and counted, when the first batch is written.
+        """
+        with contextlib.suppress(StoreError):
+            self._default.open()
 
     def hand_over(self, span: ReadableSpan) -> None:
         """Take a span that ended; O(1)."""
@@ -151,10 +161,18 @@ class DefaultWriter:
         Raises:
             StoreError: The store cannot be opened or written.
         """
+        return self.open().write_batch(batch)
+
+    def open(self) -> SpanWriter:
+        """Return the open store.
+
+        Raises:
+            StoreError: The store cannot be opened.
+        """
         with self._lock:
             if self._writer is None:
                 self._writer = open_writer(self._url)
-        return self._writer.write_batch(batch)
+            return self._writer
 
     def after_fork(self) -> None:
         """Make the writer usable in a forked child."""

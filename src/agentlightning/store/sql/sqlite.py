@@ -73,10 +73,13 @@ class SqliteConnector:
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
         self._is_resting = False
+        self._is_checked = False
         rest_at_fork(self)
         with self._lock, _translated(self.path):
             self._make_file(create=create)
             self._check_and_migrate()
+            self._is_checked = True
+            self._connection(writing=True).execute("PRAGMA busy_timeout = 0")
 
     def _make_file(self, *, create: bool) -> None:
         if self.path.exists():
@@ -137,6 +140,9 @@ class SqliteConnector:
             connection = self._connect()
             if writing:
                 self._writer = connection
+                if self._is_checked:
+                    # We wait ourselves, see _begin_immediate; before that SQLite waits while others make the file.
+                    connection.execute("PRAGMA busy_timeout = 0")
             else:
                 self._reader = connection
         return connection
@@ -323,19 +329,15 @@ def _begin_immediate(connection: sqlite3.Connection) -> None:
     processes one waited for 8 s. Here everybody asks equally often.
     """
     deadline = time.monotonic() + BUSY_TIMEOUT_S
-    connection.execute("PRAGMA busy_timeout = 0")
-    try:
-        while True:
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or time.monotonic() > deadline:
-                    raise
-                time.sleep(random.uniform(*_ASK_AGAIN_S))  # noqa: S311 - no secret
-            else:
-                return
-    finally:
-        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000:.0f}")
+    while True:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(random.uniform(*_ASK_AGAIN_S))  # noqa: S311 - no secret
+        else:
+            return
 
 
 @contextmanager
