@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from agentlightning import settings
+from agentlightning._internal.context import home_rollout
 from agentlightning._internal.guard import failures
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 _PREFIXES = ("AGL_", "OTEL_")
 _NAMES = ("TRACEPARENT", "TRACESTATE")
 _USER_FOLDERS = ("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME")
+
+
+@pytest.fixture(autouse=True)
+def uninstrumented() -> Iterator[None]:
+    """Put back, after the test, every library that a tracer in it has instrumented."""
+    yield
+    registry = sys.modules.get("agentlightning.instrumentation.registry")
+    if registry is not None:
+        registry.uninstrument_all()
+    home_rollout.cache_clear()
 
 
 @pytest.fixture(autouse=True)

@@ -26,14 +26,13 @@ class Preparer:
         """Take process, rollout and secrets from the environment as it is now."""
         self.max_span_bytes = MAX_SPAN_BYTES
         self._process = process_key()
-        self._home = home_rollout()
         self._redactor = Redactor()
         # The resource is kept beside its record: an id() is only unique while its object lives.
         self._resources: dict[int, tuple[Resource, ResourceRecord]] = {}
 
     def span(self, span: ReadableSpan, counter: int) -> tuple[SpanRecord, int]:
         """Return the record of *span* and the bytes of its texts; *counter* is its place in the order, 0 if open."""
-        home = self._home
+        home = home_rollout()  # not kept: a child of multiprocessing learns its own after it has started
         rollout_id, attempt_id = (home.rollout_id, home.attempt_id) if home else ("", "")
         parent = f"{home.parent_span_id:016x}" if home and home.parent_span_id else None
         record = record_from_readable(

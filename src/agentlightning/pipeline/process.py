@@ -56,7 +56,7 @@ class Pipeline:
         """Make the parts; the thread starts with the first item, the store is opened by the thread."""
         settings.apply_log_level()
         url = default_store_url()
-        self._default = DefaultWriter(url)
+        self._default = _process.take_writer(url)
         self._routes: dict[str, SpanWriter] = {}
         self._late: weakref.WeakValueDictionary[str, SpanWriter] = weakref.WeakValueDictionary()
         run_folder = os.environ.get("AGL_LEDGER")
@@ -65,14 +65,6 @@ class Pipeline:
         self.open_spans = OpenSpans()
         self.worker = Worker(self.queue, self.open_spans, self.ledger, self._route, Preparer())
         self._exit_deadline: float | None = None
-
-    def open_default(self) -> None:
-        """Open the default store now, in the caller's thread: beside one that computes that would take 0.3 s.
-
-        What goes wrong is found again, and counted, when the first batch is written.
-        """
-        with contextlib.suppress(StoreError):
-            self._default.open()
 
     def hand_over(self, span: ReadableSpan) -> None:
         """Take a span that ended; O(1)."""
@@ -193,11 +185,17 @@ class _Process:
     def __init__(self) -> None:
         self.pipeline: Pipeline | None = None
         self.parent: Pipeline | None = None
+        self.prepared: DefaultWriter | None = None
         # Reentrant: a thread may fork, or be interrupted by a signal, while it makes the pipeline.
         self.lock = threading.RLock()
         self.hooked = False
         self.fork_lock_held = False
         self.making_held = False
+
+    def take_writer(self, url: str) -> DefaultWriter:
+        """Return the writer of the default store, the prepared one if it is still meant."""
+        prepared, self.prepared = self.prepared, None
+        return prepared if prepared is not None and prepared.url == url else DefaultWriter(url)
 
     def make(self) -> Pipeline:
         """Return the pipeline, made and started by the first caller."""
@@ -260,6 +258,20 @@ if hasattr(os, "register_at_fork"):
 def get_pipeline() -> Pipeline:
     """Return the pipeline of this process, made on first use with its worker running."""
     return _process.pipeline or _process.make()
+
+
+def prepare_store() -> None:
+    """Check the default store in the caller's thread, before anything is traced.
+
+    Beside a thread that computes, loading what that needs and the check itself take the worker 0.3 s, which the first
+    spans do not have. The file is closed again: descriptors are the program's. What goes wrong is found again, and
+    counted, when the first batch is written.
+    """
+    if _process.pipeline is None and _process.prepared is None:
+        writer = DefaultWriter(default_store_url())
+        with contextlib.suppress(StoreError):
+            writer.open().close()
+        _process.prepared = writer
 
 
 def current_pipeline() -> Pipeline | None:

@@ -43,14 +43,14 @@ def provider() -> TracerProvider:
     """Return the provider of this process; from now on threads and children inherit the running rollout."""
     from agentlightning._internal.context import home_rollout  # noqa: PLC0415 - only where something is traced
     from agentlightning._internal.guard import guard  # noqa: PLC0415 - see above
-    from agentlightning.pipeline.process import get_pipeline  # noqa: PLC0415 - loads OpenTelemetry
+    from agentlightning.pipeline.process import prepare_store  # noqa: PLC0415 - loads OpenTelemetry
     from agentlightning.tracer import propagation  # noqa: PLC0415 - loads OpenTelemetry
     from agentlightning.tracer.provider import get_provider  # noqa: PLC0415 - loads OpenTelemetry
 
     propagation.install()
     if home_rollout() is not None:
-        with guard("pipeline.open"):
-            get_pipeline().open_default()
+        with guard("pipeline.prepare"):
+            prepare_store()
     return get_provider()
 
 
