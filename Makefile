@@ -22,7 +22,7 @@ demo: $(UV)
 
 # The closing line of pytest stays the last line.
 test: lint types
-	@$(BIN)/pytest --cov --cov-report=term
+	@$(BIN)/pytest -n auto --cov --cov-report=term
 
 # Each environment gets one result line; `make matrix ENV="openai-1 python-3.10"` runs only these.
 matrix: $(UV)
