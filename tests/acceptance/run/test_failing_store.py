@@ -182,7 +182,7 @@ def test_bad_store_is_refused_untouched(lab: Lab, name: str) -> None:
 
 BAD_CALLS = {
     "missing script": (["run", "no.py"], "there is no script 'no.py'"),
-    "missing script of python": (["run", "python", "no.py"], "there is no script 'no.py'"),
+    "missing script of python": (["run", sys.executable, "no.py"], "there is no script 'no.py'"),
     "missing command": (["run", "no-such-command"], "there is no command 'no-such-command'"),
     "nothing to run": (["run"], "nothing to run"),
     "folder": (["run", "/tmp"], "/tmp"),

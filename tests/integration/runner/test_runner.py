@@ -199,7 +199,7 @@ async def test_many_rollouts_at_once_stay_apart(store: LightningStore, make_runn
     with make_runner(max_rollouts=200, concurrency=200).run_context(agent=AsyncAgent(work), store=store) as runner:
         await runner.iter()
         assert runner.health.tracing_success_rate == 1.0
-    assert 20 <= peak <= 200
+    assert 5 <= peak <= 200
     for rollout in rollouts:
         spans = await store.query_spans(rollout.rollout_id)
         assert [span.attributes.get("message") for span in spans] == [*(f"{rollout.input} {n}" for n in range(3)), None]
