@@ -184,11 +184,15 @@ async def test_an_agent_that_hangs_is_timed_out(store: LightningStore, make_runn
 async def test_many_rollouts_at_once_stay_apart(store: LightningStore, make_runner: MakeRunner) -> None:
     """200 async rollouts in one process overlap, and each has exactly its own spans."""
     running = peak = 0
+    together = asyncio.Event()
 
     async def work(task: object) -> float:
         nonlocal running, peak
         running += 1
         peak = max(peak, running)
+        if running >= 20:
+            together.set()
+        await asyncio.wait_for(together.wait(), 15)  # however slowly they are claimed, nobody leaves before 20 are here
         for step in range(3):
             emit_message(f"{task} {step}")
             await asyncio.sleep(0.01)
@@ -199,7 +203,7 @@ async def test_many_rollouts_at_once_stay_apart(store: LightningStore, make_runn
     with make_runner(max_rollouts=200, concurrency=200).run_context(agent=AsyncAgent(work), store=store) as runner:
         await runner.iter()
         assert runner.health.tracing_success_rate == 1.0
-    assert 5 <= peak <= 200
+    assert 20 <= peak <= 200
     for rollout in rollouts:
         spans = await store.query_spans(rollout.rollout_id)
         assert [span.attributes.get("message") for span in spans] == [*(f"{rollout.input} {n}" for n in range(3)), None]
