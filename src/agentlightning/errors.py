@@ -5,6 +5,7 @@
     AgentLightningError
      ├── SettingError            (ValueError)   a setting has a wrong name, type or value, or comes too late
      ├── MissingExtraError       (ImportError)  an optional package is not installed
+     ├── ServerStartError                       a server cannot start: its address is taken or forbidden, or it fails
      └── StoreError
           ├── StoreUnavailableError             the store cannot be opened, reached or written now
           │    └── StoreFullError               the disk or the quota is full
@@ -35,6 +36,10 @@ class MissingExtraError(AgentLightningError, ImportError):
         message = f"{feature} needs an optional package: pip install 'agentlightning[{extra}]'"
         super().__init__(f"{feature} is not part of this release: {remedy}" if remedy else message)
         self.extra = extra
+
+
+class ServerStartError(AgentLightningError):
+    """A server cannot start: its port is taken or forbidden, its address is none of this machine, or it fails."""
 
 
 class StoreError(AgentLightningError):
