@@ -2,6 +2,7 @@
 
 Names as arguments choose environments (``make matrix ENV="openai-1"``). Each lives in ``.venvs/NAME``, its log beside
 it in ``.venvs/NAME.log``. Standard library only. Ends with 1 when a test failed, and with 2 for an unknown name.
+``--prepare`` only makes the environments and prints their interpreters.
 """
 
 from __future__ import annotations
@@ -31,6 +32,23 @@ class Environment:
     python: str = "3.11"
     packages: dict[str, str] = field(default_factory=dict[str, str])
     marker: str = "not slow"
+    tests: tuple[str, ...] = ()
+    """What is run there; all tests when empty."""
+
+
+LANGCHAIN = {  # the newest that are known to install together
+    "langchain": "langchain<=1.4.7",
+    "langchain-core": "langchain-core<=1.7.2",
+    "langchain-openai": "langchain-openai<=1.7.3",
+    "langchain-classic": "langchain-classic>=1,<2",
+}
+
+
+def agentops(version: str) -> Environment:
+    """Return the environment of one release of the AgentOps SDK, which pins wrapt, psutil and packaging low."""
+    packages = {"agentops": f"agentops=={version}", **LANGCHAIN}
+    tests = ("tests/acceptance/agentops", "tests/integration/instrumentation", "tests/integration/tracer")
+    return Environment(packages=packages, tests=tests)
 
 
 NEWEST = {"openai": "openai>=3,<4", "smolagents": "smolagents[openai]>=1.26,<2"}
@@ -44,6 +62,10 @@ ENVIRONMENTS = {
     "python-3.12": Environment(python="3.12"),
     "python-3.13": Environment(python="3.13"),
     "python-3.14": Environment(python="3.14"),
+    "agentops-0.4.13": agentops("0.4.13"),
+    "agentops-0.4.16": agentops("0.4.16"),
+    "agentops-0.4.18": agentops("0.4.18"),
+    "agentops-0.4.21": agentops("0.4.21"),
 }
 
 
@@ -77,7 +99,8 @@ def run(interpreter: Path, name: str, environment: Environment) -> tuple[int, st
     """Run the suite; return its exit status and its closing line."""
     log = FOLDER / f"{name}.log"
     # The log keeps everything, so that a failure can be read without another run.
-    command = [interpreter, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", environment.marker, *ELSEWHERE]
+    chosen = environment.tests or ELSEWHERE
+    command = [interpreter, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", environment.marker, *chosen]
     clean = {key: value for key, value in os.environ.items() if key not in {"VIRTUAL_ENV", "PYTHONPATH"}}
     with log.open("w", encoding="utf-8") as stream:
         status = subprocess.run(
@@ -108,6 +131,7 @@ def main() -> int:
     """Run the environments that were asked for, all without a name."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--uv", default="uv", help="the uv to use")
+    parser.add_argument("--prepare", action="store_true", help="only make the environments; print their interpreters")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(ENVIRONMENTS)}")
     chosen = parser.parse_args()
     unknown = [name for name in chosen.names if name not in ENVIRONMENTS]
@@ -117,6 +141,10 @@ def main() -> int:
     FOLDER.mkdir(exist_ok=True)
     failed = 0
     for name in chosen.names or ENVIRONMENTS:
+        if chosen.prepare:
+            environment = ENVIRONMENTS[name]
+            print(prepare(chosen.uv, name, environment, pythons()[environment.python]))
+            continue
         status, line = result(chosen.uv, name)
         failed |= status
         print(f"{name:22} {'FAILED' if status else 'ok':7} {line}", flush=True)
