@@ -72,7 +72,7 @@ class AgentOpsServerOptions:
     spans before they sign in, and lose them then."""
 
 
-class ServerProcess(SpawnProcess, multiprocessing.Process):
+class ServerProcess(SpawnProcess, multiprocessing.Process):  # pyright: ignore[reportIncompatibleMethodOverride, reportIncompatibleVariableOverride] - only the first one's count
     """A ``multiprocessing.Process`` that is spawned, whatever the program's start method is."""
 
 

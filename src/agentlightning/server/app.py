@@ -20,6 +20,10 @@ from agentlightning.store.sql.manager import SqlLightningStore
 from agentlightning.store.threading import LightningStoreThreaded
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fastapi import APIRouter
+
     from agentlightning.server.access import AccessRules
     from agentlightning.store.base import LightningStore
 
@@ -28,8 +32,13 @@ log = logging.getLogger("agentlightning.server")
 _RETRY_AFTER_S = "1"
 
 
-def create_app(store: LightningStore, rules: AccessRules, limits: GateLimits | None = None) -> Gate:
-    """Return the ASGI application that serves *store* to whom *rules* let in.
+def create_app(
+    store: LightningStore,
+    rules: AccessRules,
+    limits: GateLimits | None = None,
+    further: Sequence[APIRouter] = (),
+) -> Gate:
+    """Return the ASGI application that serves *store* to whom *rules* let in; routes of *further* go before ours.
 
     A store that is not thread-safe is called on one thread of its own.
     """
@@ -39,8 +48,8 @@ def create_app(store: LightningStore, rules: AccessRules, limits: GateLimits | N
     own_spans: dict[str, Any] = {"telemetry": {"tracing": False, "metrics": False, "logs": False}}
     app = FastAPI(title="Agent Lightning store", version=__version__, docs_url=None, redoc_url=None, **own_spans)
     app.state.agentlightning = state = ServerState(store)
-    for module in (status, rollouts, spans, otlp):
-        app.include_router(module.router)
+    for router in (*further, *(module.router for module in (status, rollouts, spans, otlp))):
+        app.include_router(router)
     app.add_exception_handler(StoreError, _store_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)

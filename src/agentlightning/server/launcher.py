@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from agentlightning.server.gate import GateLimits
+    from agentlightning.server.gate import Gate, GateLimits
     from agentlightning.store.base import LightningStore
     from agentlightning.store.client import LightningStoreClient
     from agentlightning.types.record import WriteBatch, WriteResult
@@ -55,8 +55,13 @@ def make_server(store: LightningStore, options: ServerOptions) -> uvicorn.Server
         SettingError: The address can be reached from other machines, and there are no tokens.
     """
     rules = AccessRules(options.host, options.tokens, options.allowed_hosts)
-    config = uvicorn.Config(
-        create_app(store, rules, options.limits),
+    return uvicorn.Server(make_config(create_app(store, rules, options.limits), options))
+
+
+def make_config(app: Gate, options: ServerOptions) -> uvicorn.Config:
+    """Return how *app* is served: bounds, timeouts, TLS."""
+    return uvicorn.Config(
+        app,
         host=options.host,
         port=options.port,
         http=PatientProtocol,
@@ -71,7 +76,6 @@ def make_server(store: LightningStore, options: ServerOptions) -> uvicorn.Server
         ssl_certfile=options.tls_cert,
         ssl_keyfile=options.tls_key,
     )
-    return uvicorn.Server(config)
 
 
 def bind(options: ServerOptions) -> socket.socket:
