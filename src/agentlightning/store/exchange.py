@@ -140,7 +140,7 @@ class Exchange:
         try:
             response = self._open().send(self._build(address, request))
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            return (None if _certificate_problem(error) else pause), _unreachable(address, error)
+            return (None if certificate_problem(error) else pause), _unreachable(address, error)
         except (httpx.TransportError, httpx.InvalidURL) as error:
             return (pause if request.safe else None), _unreachable(address, error)
         if response.is_success:
@@ -216,7 +216,8 @@ def _json_object(body: bytes) -> dict[str, Any]:
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
-def _certificate_problem(error: BaseException | None) -> str | None:
+def certificate_problem(error: BaseException | None) -> str | None:
+    """Return what TLS says against the certificate when that is why a connection failed."""
     while error is not None:
         if isinstance(error, ssl.SSLCertVerificationError):
             return error.verify_message
@@ -225,7 +226,7 @@ def _certificate_problem(error: BaseException | None) -> str | None:
 
 
 def _unreachable(address: str, error: Exception) -> StoreUnavailableError:
-    problem = _certificate_problem(error)
+    problem = certificate_problem(error)
     if problem:
         msg = f"the certificate of {address} is not trusted: {problem}; name its issuer with AGL_STORE_CA"
     else:
