@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from agentlightning import settings
 from agentlightning._internal.guard import failures
 from agentlightning.errors import StoreError, StoreFullError
+from agentlightning.pipeline.receipt import DROPPED, STORED, settle, settle_missing
 from agentlightning.pipeline.spill import Replayer, Spill, folder_beside, write_or_split
 from agentlightning.types.record import WriteBatch
 
@@ -208,11 +209,12 @@ class Lane:
     def _deliver_first(self) -> None:
         while self._first:
             batch = self._first[0]
-            self._writing = batch
+            self._writing, spans = batch, batch.spans
             try:
                 stored, duplicate = write_or_split(batch, self._write, self._count_bad)
             finally:
                 self._writing = None
+                settle_missing(spans, batch.spans, "store_error")
             with self._lock:
                 if self._is_abandoned:  # a rescue has brought it to the disk meanwhile; who replays it counts it
                     self._is_abandoned = False
@@ -220,6 +222,7 @@ class Lane:
                 self._first.popleft()
                 self._ledger.count("stored", stored)
                 self._ledger.count("duplicate", duplicate)
+            settle(batch.spans, STORED)
 
     def _count_bad(self, number: int) -> None:
         self._ledger.count("store_error", number)
@@ -321,6 +324,7 @@ class Lane:
         ended = sum(span.end_ns is not None for span in batch.spans)
         if ended:
             self._ledger.count(reason, ended)
+            settle(batch.spans, DROPPED, reason)
             log.warning("%d spans are lost: %s", ended, reason)
 
 

@@ -21,6 +21,7 @@ from agentlightning.pipeline.ledger import Account, Ledger, ledger_folder
 from agentlightning.pipeline.open_spans import OpenSpans
 from agentlightning.pipeline.prepare import Preparer
 from agentlightning.pipeline.queue import Flush, SpanQueue
+from agentlightning.pipeline.receipt import call_when_waited, drop
 from agentlightning.pipeline.worker import Worker
 from agentlightning.store.url import default_store_url, open_writer
 
@@ -68,7 +69,8 @@ class Pipeline:
 
     def hand_over(self, span: ReadableSpan) -> None:
         """Take a span that ended; O(1)."""
-        self.queue.put_ended(span)
+        if not self.queue.put_ended(span):
+            drop(span, "queue_full")
         if self._exit_deadline is not None:  # after our exit hook nobody else would wait for the worker
             self.finish(max(0.05, self._exit_deadline - time.monotonic()))
 
@@ -97,14 +99,22 @@ class Pipeline:
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until everything handed over before this call is in its store, or was given up; False on timeout."""
+        flush = self._ask()
+        return flush is None or flush.wait(timeout_s)
+
+    def hurry(self) -> bool:
+        """Make the worker deliver at once what was handed over, without waiting; False in the worker itself."""
+        return self._ask() is not None
+
+    def _ask(self) -> Flush | None:
         if self.worker.is_current():
-            return True
+            return None
         flush = Flush()
         self.queue.put(flush)
         self.worker.start()
         while not self.worker.is_alive() and self.queue.waiting():
             self.worker.step()  # no thread can be started: the work is done here
-        return flush.wait(timeout_s)
+        return flush
 
     def begin_exit(self) -> None:
         """Flush for the end of the process; later spans are flushed one by one, all within one ``flush_timeout_s``."""
@@ -295,6 +305,14 @@ def account() -> Account:
     """Return what this process produced, stored and lost so far."""
     pipeline = _process.pipeline
     return Account() if pipeline is None else pipeline.ledger.account()
+
+
+def _hurry() -> bool:
+    pipeline = _process.pipeline
+    return pipeline is not None and pipeline.hurry()
+
+
+call_when_waited(_hurry)
 
 
 def _at_exit() -> None:

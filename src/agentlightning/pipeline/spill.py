@@ -24,6 +24,7 @@ from agentlightning.errors import StoreError
 from agentlightning.pipeline.frame import ENDED, FINISH, HEAD, OPEN, START, Frame, FrameReader
 from agentlightning.pipeline.ledger import settle_file
 from agentlightning.pipeline.lock import FolderLock
+from agentlightning.pipeline.receipt import SPILLED, STORED, settle, settle_missing
 from agentlightning.pipeline.segment import (
     SEGMENT_BYTES,
     SegmentHead,
@@ -97,6 +98,7 @@ class Spill:
             self.close_segment()  # perhaps another folder, or the same one later, takes it
             raise
         self._ledger.count("spilled", sum(kind == ENDED for kind, _ in records))
+        settle(batch.spans, SPILLED)
 
     def put_before(self, batch: WriteBatch) -> None:
         """Write *batch* in front of everything that waits on the disk; see ``put``.
@@ -115,6 +117,7 @@ class Spill:
         finally:
             self._closed.appendleft(writer.close())
         self._ledger.count("spilled", sum(kind == ENDED for kind, _ in records))
+        settle(batch.spans, SPILLED)
 
     def _open(self) -> SegmentWriter:
         problem: OSError = OSError("spilling is turned off (AGL_SPILL_BYTES is 0)")
@@ -182,9 +185,11 @@ class Replayer:
             self._chunk = self._read()
         if self._chunk is None:
             return self._end()
-        chunk = self._chunk
+        chunk, spans = self._chunk, self._chunk.spans
         stored, duplicate = write_or_split(chunk, write, lambda number: self._settle("store_error", number))
         self._chunk = None
+        settle_missing(spans, chunk.spans, "store_error")
+        settle(chunk.spans, STORED)
         self._settle("stored", stored)
         self._settle("duplicate", duplicate)
         return Replayed(stored, duplicate)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from agentlightning._internal.guard import failures, guard
 from agentlightning.pipeline.export import Exporter
 from agentlightning.pipeline.queue import EndedSpan, Flush, OpenSpan, Wake
+from agentlightning.pipeline.receipt import DROPPED, drop, settle
 from agentlightning.types.record import AttemptEnd, RolloutStart, SpanRecord, WriteBatch
 
 if TYPE_CHECKING:
@@ -281,6 +282,7 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - a step of ours that must not fail did: count what it cost
             failures.note("worker.put", error)
             self._ledger.count("store_error", sum(span.end_ns is not None for span in batch.spans))
+            settle(batch.spans, DROPPED, "store_error")
 
     def _record(self, item: EndedSpan | OpenSpan) -> tuple[SpanRecord, int] | None:
         ended = isinstance(item, EndedSpan)
@@ -290,10 +292,12 @@ class Worker:
             failures.note("redaction", error)
             if ended:
                 self._ledger.count("redactor_failed")
+                drop(item.span, "redactor_failed")
             return None
         if size > self._prepare.max_span_bytes:
             if ended:
                 self._ledger.count("too_large")
+                drop(item.span, "too_large")
             return None
         return record, size
 
