@@ -18,11 +18,11 @@ from agentlightning.server.connection import PatientProtocol
 from agentlightning.store.forward import ForwardingStore
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from typing_extensions import Self
 
-    from agentlightning.server.gate import Gate, GateLimits
+    from agentlightning.server.gate import App, GateLimits
     from agentlightning.store.base import LightningStore
     from agentlightning.store.client import LightningStoreClient
     from agentlightning.types.record import WriteBatch, WriteResult
@@ -46,6 +46,8 @@ class ServerOptions:
     """PEM file with the certificate, and those of its issuers."""
     tls_key: str | None = None
     limits: GateLimits | None = None
+    figures: Callable[[], Mapping[str, int]] | None = None
+    """Further counters for ``/metrics``."""
 
 
 def make_server(store: LightningStore, options: ServerOptions) -> uvicorn.Server:
@@ -55,10 +57,13 @@ def make_server(store: LightningStore, options: ServerOptions) -> uvicorn.Server
         SettingError: The address can be reached from other machines, and there are no tokens.
     """
     rules = AccessRules(options.host, options.tokens, options.allowed_hosts)
-    return uvicorn.Server(make_config(create_app(store, rules, options.limits), options))
+    app = create_app(store, rules, options.limits)
+    if options.figures is not None:
+        app.state.further_counts = options.figures
+    return uvicorn.Server(make_config(app, options))
 
 
-def make_config(app: Gate, options: ServerOptions) -> uvicorn.Config:
+def make_config(app: App, options: ServerOptions) -> uvicorn.Config:
     """Return how *app* is served: bounds, timeouts, TLS."""
     return uvicorn.Config(
         app,

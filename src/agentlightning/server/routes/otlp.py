@@ -7,6 +7,7 @@ https://opentelemetry.io/docs/specs/otlp/#otlphttp. Answered after the commit; s
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, HTTPException, Request
 from google.protobuf.message import DecodeError
@@ -22,6 +23,12 @@ from agentlightning.server.routes.state import json_reply, state_of
 from agentlightning.store import wire
 from agentlightning.types.record import WriteBatch
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agentlightning.store.base import LightningStore
+    from agentlightning.types.record import SpanRecord
+
 router = APIRouter(prefix="/v1", tags=["otlp"])
 
 _MAX_BATCH = 500
@@ -30,13 +37,27 @@ _MAX_BATCH = 500
 @router.post("/traces")
 async def export_traces(request: Request) -> Response:
     """Store the spans of an ``ExportTraceServiceRequest``."""
+    return (await ingest(request, state_of(request).store_of(request)))[0]
+
+
+async def ingest(
+    request: Request, store: LightningStore, adjust: Callable[[SpanRecord], None] | None = None
+) -> tuple[Response, list[SpanRecord]]:
+    """Store the spans of *request* in *store*, after *adjust* saw each; return the answer and what is stored.
+
+    Raises:
+        HTTPException: It is no OTLP.
+        StoreError: Some or all of the spans are not stored; the same request may be sent again.
+    """
     state = state_of(request)
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type not in {wire.PROTOBUF, wire.JSON}:
         raise HTTPException(415, f"OTLP is {wire.PROTOBUF} or {wire.JSON}")
     message = _parsed(await request.body(), content_type)
-    store = state.store_of(request)
     records, reasons = await records_of(message, store)
+    if adjust is not None:
+        for record in records:
+            adjust(record)
     await redact(state, records)
     for start in range(0, len(records), _MAX_BATCH):
         batch = WriteBatch(spans=records[start : start + _MAX_BATCH], project=store.project)
@@ -44,7 +65,7 @@ async def export_traces(request: Request) -> Response:
         state.count("spans_stored", result.stored)
         state.count("spans_duplicate", result.duplicate)
     state.count("spans_rejected", len(reasons))
-    return _reply(content_type, reasons)
+    return _reply(content_type, reasons), records
 
 
 def _parsed(body: bytes, content_type: str) -> ExportTraceServiceRequest:
