@@ -3,6 +3,10 @@
 Methods are wrapped where a class defines them itself, and classes defined later are caught by a hook in
 ``__init_subclass__``; inherited methods are never wrapped twice. Static and class methods, and methods set on an
 instance, are left alone. Tools that run in a remote sandbox (e2b, docker, ...) cannot be seen.
+
+OpenInference's instrumentor for smolagents may run too, begun before or after this one. While it does, agents and tools
+are its to record, and so are the models it knows; model classes that it passes over (it wraps only those that the
+library exports) are recorded here. So each call has one span. Its spans come to us where its tracer provider is ours.
 """
 
 from __future__ import annotations
@@ -15,15 +19,20 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
 
+from opentelemetry import trace
+
+from agentlightning import semconv
 from agentlightning._internal.guard import guard
 from agentlightning.instrumentation.base import Instrumentor, Patches
 from agentlightning.instrumentation.operation import Operation, call, is_inside, iterate
 from agentlightning.instrumentation.smolagents_operation import AgentRun, ModelCall, PlanningStep, ToolUse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from opentelemetry.trace import Tracer, TracerProvider
+
+_OPENINFERENCE = "openinference.instrumentation.smolagents"
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -44,16 +53,15 @@ class SmolagentsInstrumentor(Instrumentor):
     def _install(self, tracer_provider: TracerProvider) -> None:
         from smolagents import agents, local_python_executor, models, tools  # noqa: PLC0415 - optional
 
-        theirs = sys.modules.get("openinference.instrumentation.smolagents")
-        if theirs is not None and theirs.SmolagentsInstrumentor().is_instrumented_by_opentelemetry:
-            return  # the program uses that one; its spans come to us where its provider does
         tracer = tracer_provider.get_tracer(__name__)
         # A new switch each time: wrappers that somebody still holds from before must stay off.
         self._switch = _Switch(on=True)
         wrap = functools.partial(_Wrapping, self._patches, self._switch, tracer)
+        wrap(models.Model, ModelCall, ("generate", "generate_stream")).install()
+        if _openinference_runs():
+            return  # it puts back what it found, so what we wrapped around it would be lost when it stops
         # Below 1.19 there is no BaseTool, and Tool is the root.
         wrap(getattr(tools, "BaseTool", tools.Tool), ToolUse, ("__call__",)).install()
-        wrap(models.Model, ModelCall, ("generate", "generate_stream")).install()
         wrap(agents.MultiStepAgent, AgentRun, ("run",)).install()
         wrap(agents.MultiStepAgent, PlanningStep, ("_generate_planning_step", "planning_step")).install()
         # Newer releases run generated code in a thread of its own, and some run tools in threads, without the
@@ -117,7 +125,9 @@ class _Wrapping:
         """Wrap the methods that *cls* defines itself."""
         for method in self._methods:
             original = vars(cls).get(method)
-            if inspect.isfunction(original) and not getattr(original, "__isabstractmethod__", False):
+            if not inspect.isfunction(original) or getattr(original, "__isabstractmethod__", False):
+                continue
+            if not _is_openinference(original):
                 self._patches.replace(cls, method, self._wrapper(original))
 
     def _wrapper(self, original: Callable[..., object]) -> Callable[..., object]:
@@ -128,7 +138,8 @@ class _Wrapping:
             operation: Operation | None = None
             if switch.on and (operation_class.is_part or not is_inside(self)):
                 with guard("smolagents.call"):
-                    operation = operation_class(tracer, self, args, kwargs)
+                    if not _is_recorded_elsewhere(operation_class):
+                        operation = operation_class(tracer, self, args, kwargs)
             if operation is None:
                 return original(self, *args, **kwargs)
             if _is_lazy(original, args, kwargs):
@@ -153,6 +164,31 @@ class _Wrapping:
                     wrap_class(cls)
 
         self._patches.replace(root, "__init_subclass__", cast("object", classmethod(__init_subclass__)))
+
+
+def _openinference_runs() -> bool:
+    """Tell whether OpenInference's instrumentor is at work now; it may be begun and ended at any time."""
+    theirs = sys.modules.get(_OPENINFERENCE)
+    return theirs is not None and theirs.SmolagentsInstrumentor().is_instrumented_by_opentelemetry
+
+
+def _is_openinference(function: object) -> bool:
+    """Tell whether a method is OpenInference's wrapper around the library's own."""
+    wrapper = getattr(function, "_self_wrapper", None)
+    return type(wrapper).__module__.startswith(_OPENINFERENCE)
+
+
+def _is_recorded_elsewhere(operation: type[Operation]) -> bool:
+    """Tell whether OpenInference's instrumentor records the call that is being made."""
+    if _OPENINFERENCE not in sys.modules or not _openinference_runs():
+        return False
+    if operation is not ModelCall:
+        return True
+    span = trace.get_current_span()
+    scope: object = getattr(getattr(span, "instrumentation_scope", None), "name", "")
+    attributes = cast("Mapping[str, object]", getattr(span, "attributes", None) or {})
+    kind = attributes.get(semconv.OPENINFERENCE_KIND)
+    return scope == _OPENINFERENCE and kind == "LLM"
 
 
 def _is_lazy(original: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]) -> bool:

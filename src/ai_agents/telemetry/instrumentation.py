@@ -7,13 +7,15 @@ them from their spans, in full and once. Here is what programs use by hand, and 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import sys
+import threading
 import time
 from contextvars import ContextVar
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from agentlightning import span_attributes
 from agentlightning.errors import MissingExtraError
@@ -44,11 +46,18 @@ _METHODS = ("generate", "generate_stream")
 _inside: ContextVar[object] = ContextVar("ai_agents_recorded_model", default=None)
 """Model whose call is being recorded: what it calls on itself is part of it."""
 
+_OURS = "_ai_agents_method"
+"""Attribute of our wrappers, by which a second collector finds them."""
+
 _ABSENT = object()
+_lock = threading.RLock()
 
 
 class AgentInstrumentor:
-    """Wraps model classes so that every call is recorded with a collector. Not thread-safe; wrapped calls are."""
+    """Wraps model classes so that every call is recorded with a collector. Thread-safe, as wrapped calls are.
+
+    Several may wrap the same class: each collector gets every call, and the last to leave puts the class back.
+    """
 
     def __init__(self, collector: TelemetryCollector, error_handler: TelemetryErrorHandler) -> None:
         """Record with *collector*; what fails here goes to *error_handler* and never to the agent."""
@@ -56,40 +65,70 @@ class AgentInstrumentor:
         self.error_handler = error_handler
         self._instrumented_classes: list[type] = []
         self._original_methods: dict[str, Any] = {}
-        self._undo: list[tuple[type, str, object, object]] = []
+        self._methods: list[_Method] = []
 
     def instrument_model_calls(self, model_class: C) -> C:
         """Wrap the methods ``generate`` and ``generate_stream`` that *model_class* defines itself; return the class.
 
         A second call for the class does nothing. Inherited methods are left to the class that defines them.
         """
-        if model_class in self._instrumented_classes:
-            return model_class
-        for name in _METHODS:
-            original = vars(model_class).get(name)
-            if callable(original) and not isinstance(original, (staticmethod, classmethod)):
-                wrapper = self._wrap(cast("Callable[..., Any]", original), streams=name == "generate_stream")
-                setattr(model_class, name, wrapper)
-                self._original_methods[f"{model_class.__module__}.{model_class.__qualname__}.{name}"] = original
-                self._undo.append((model_class, name, original, wrapper))
-        self._instrumented_classes.append(model_class)
+        with _lock:
+            if model_class in self._instrumented_classes:
+                return model_class
+            for name in _METHODS:
+                current = vars(model_class).get(name)
+                if callable(current) and not isinstance(current, (staticmethod, classmethod)):
+                    method = _wrapped_already(current) or _Method(model_class, name)
+                    method.watchers = (*method.watchers, self)
+                    self._methods.append(method)
+                    key = f"{model_class.__module__}.{model_class.__qualname__}.{name}"
+                    self._original_methods[key] = method.original
+            self._instrumented_classes.append(model_class)
         return model_class
 
     def uninstrument_all(self) -> None:
-        """Put back every method that is still ours and forget the classes. A second call does nothing."""
-        while self._undo:
-            model_class, name, original, wrapper = self._undo.pop()
-            if vars(model_class).get(name, _ABSENT) is wrapper:
-                setattr(model_class, name, original)
-        self._instrumented_classes.clear()
-        self._original_methods.clear()
+        """Put back every method that is still ours and that nobody else watches. A second call does nothing."""
+        with _lock:
+            while self._methods:
+                method = self._methods.pop()
+                method.watchers = tuple(one for one in method.watchers if one is not self)
+                if not method.watchers:
+                    method.restore()
+            self._instrumented_classes.clear()
+            self._original_methods.clear()
 
-    def _wrap(self, original: Callable[..., Any], *, streams: bool) -> Callable[..., Any]:
+    def is_wanted_for(self, model: object) -> bool:
+        """Tell whether a call of *model* is to be recorded: no span tells the collector of it already."""
+        if getattr(self.collector, "is_fed_by_spans", False) is not True:
+            return True
+        models: Any = sys.modules.get("smolagents.models")
+        return models is None or not isinstance(model, models.Model) or "smolagents" not in registry.active()
+
+
+class _Method:
+    """One wrapped method, and who wants to know of its calls."""
+
+    def __init__(self, model_class: type, name: str) -> None:
+        self.original: Callable[..., Any] = vars(model_class)[name]
+        self.watchers: tuple[AgentInstrumentor, ...] = ()
+        self._class, self._name = model_class, name
+        self._wrapper = self._wrap(streams=name == "generate_stream")
+        setattr(model_class, name, self._wrapper)
+
+    def restore(self) -> None:
+        """Put the original back, unless somebody has put something else there since."""
+        if vars(self._class).get(self._name, _ABSENT) is self._wrapper:
+            setattr(self._class, self._name, self.original)
+
+    def _wrap(self, *, streams: bool) -> Callable[..., Any]:
+        original = self.original
+
         @functools.wraps(original)
         def wrapper(model: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the model's own
-            if _inside.get() is model or self._has_span(model):
+            watchers = [one for one in self.watchers if one.is_wanted_for(model)]
+            if not watchers or _inside.get() is model:
                 return original(model, *args, **kwargs)
-            call = _Call(self, model)
+            call = _Call(watchers, model)
             if streams:
                 return call.follow(functools.partial(original, model, *args, **kwargs))
             with call.block():
@@ -102,21 +141,25 @@ class AgentInstrumentor:
             call.record()
             return result
 
+        setattr(wrapper, _OURS, self)
         return wrapper
 
-    def _has_span(self, model: object) -> bool:
-        """Tell whether a span tells the collector of this call already."""
-        if getattr(self.collector, "is_fed_by_spans", False) is not True:
-            return False
-        models: Any = sys.modules.get("smolagents.models")
-        return models is not None and isinstance(model, models.Model) and "smolagents" in registry.active()
+
+def _wrapped_already(function: object) -> _Method | None:
+    """Return our wrapping of a method, on which others may have put theirs; None where nobody watches it."""
+    while function is not None:
+        method = vars(function).get(_OURS) if hasattr(function, "__dict__") else None
+        if isinstance(method, _Method) and method.watchers:
+            return method
+        function = getattr(function, "__wrapped__", None)
+    return None
 
 
 class _Call:
     """One call on its way to the collector."""
 
-    def __init__(self, instrumentor: AgentInstrumentor, model: object) -> None:
-        self._instrumentor = instrumentor
+    def __init__(self, watchers: list[AgentInstrumentor], model: object) -> None:
+        self._watchers = watchers
         self._model = model
         self._began = time.perf_counter()
         self._prompt = self._completion = 0
@@ -162,31 +205,30 @@ class _Call:
             raise
 
     def record(self, *, failed: bool = False) -> None:
-        """Hand the call to the collector."""
+        """Hand the call to the collectors."""
         seconds = time.perf_counter() - self._began
-        try:
-            name = getattr(self._model, "model_id", None)
-            prompt, completion = (0, 0) if failed else (self._prompt, self._completion)
-            call = LLMCall(
-                name if isinstance(name, str) else type(self._model).__name__,
-                prompt,
-                completion,
-                prompt + completion,
-                seconds,
-                now() - timedelta(seconds=seconds),
-                failed=failed,
-                usage_missing=not self._counted,
-            )
-            task_id, agent_id = _current_ids()
-            self._instrumentor.collector.record_llm_call(call, task_id=task_id, agent_id=agent_id)
-        except Exception as error:  # noqa: BLE001 - the agent goes on whatever our collector does
-            self._failed(error)
+        for watcher in self._watchers:
+            try:
+                self._record(watcher.collector, seconds, failed=failed)
+            except Exception as error:  # noqa: BLE001 - the agent goes on whatever our collector does
+                with contextlib.suppress(Exception):  # a handler of the program's may fail too
+                    watcher.error_handler.handle_instrumentation_error(error, "record_llm_call")
 
-    def _failed(self, error: Exception) -> None:
-        try:
-            self._instrumentor.error_handler.handle_instrumentation_error(error, "record_llm_call")
-        except Exception:  # noqa: BLE001 - a handler of the program's that fails
-            return
+    def _record(self, collector: TelemetryCollector, seconds: float, *, failed: bool) -> None:
+        name = getattr(self._model, "model_id", None)
+        prompt, completion = (0, 0) if failed else (self._prompt, self._completion)
+        call = LLMCall(
+            name if isinstance(name, str) else type(self._model).__name__,
+            prompt,
+            completion,
+            prompt + completion,
+            seconds,
+            now() - timedelta(seconds=seconds),
+            failed=failed,
+            usage_missing=not self._counted,
+        )
+        task_id, agent_id = _current_ids()
+        collector.record_llm_call(call, task_id=task_id, agent_id=agent_id)
 
 
 class _Block:

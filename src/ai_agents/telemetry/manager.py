@@ -294,6 +294,7 @@ class TelemetryManager:
             collector.on_change = self._changed
             logger.debug("session %s: begun", collector.session_id)
         if self._reader is None:
+            agentlightning.flush()  # what ended before belongs to no session, or to the one before
             self._reader = SpanReader(self._collector)
             add_span_listener(self._reader)
             self._collector.is_fed_by_spans = True

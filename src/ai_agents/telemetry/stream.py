@@ -219,7 +219,8 @@ class SpanReader:
 
 
 def _kind(span: SpanRecord) -> AgentType:
-    name = str(span.attributes.get(_AGENT_CLASS, ""))
+    # OpenInference's instrumentor says the class in the span's name only.
+    name = str(span.attributes.get(_AGENT_CLASS, span.name))
     if "CodeAgent" in name:
         return AgentType.CODE
     return AgentType.TOOL_CALLING if "ToolCalling" in name else AgentType.MICRO

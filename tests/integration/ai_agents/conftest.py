@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 def clean_telemetry() -> Iterator[None]:
     """No manager, no errors, nothing instrumented before and after."""
     TelemetryManager.reset_instance()
+    agentlightning.uninstrument_all()  # importing any part of the framework, as other tests do, begins it
     get_error_handler().reset_error_state()
     yield
     TelemetryManager.reset_instance()
