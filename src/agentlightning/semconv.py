@@ -18,6 +18,8 @@ class SpanNames(str, Enum):
     """Any object as JSON text; value in attribute ``object``."""
     EXCEPTION = "agentlightning.exception"
     """An exception; attributes ``exception.*`` of OpenTelemetry."""
+    ANNOTATION = "agentlightning.annotation"
+    """What somebody says about another span, which it links to; any attributes."""
     VIRTUAL = "agentlightning.virtual"
     """A span that no program made: the root that readers draw over a rollout."""
 
@@ -29,6 +31,19 @@ class SpanAttributeNames(str, Enum):
     """Text of a message span."""
     OBJECT = "object"
     """JSON text of an object span."""
+
+
+class ExceptionAttributes(str, Enum):
+    """Attributes of OpenTelemetry that exception spans have."""
+
+    EXCEPTION_TYPE = "exception.type"
+    """Qualified class name."""
+    EXCEPTION_MESSAGE = "exception.message"
+    """Text."""
+    EXCEPTION_STACKTRACE = "exception.stacktrace"
+    """Formatted traceback."""
+    EXCEPTION_ESCAPED = "exception.escaped"
+    """Whether the exception left the span."""
 
 
 ROLLOUT_ID = "agentlightning.rollout_id"
@@ -51,6 +66,20 @@ REDACTED = "agentlightning.redacted"
 
 TRUNCATED = "agentlightning.truncated"
 """Keys of attributes of a span whose value was cut to the size limit, list of str."""
+
+KEEP = "agentlightning.keep"
+"""Given when a span starts: False leaves it out (counted ``filtered``), True keeps it whatever the sample rate is."""
+
+INCLUSION = "agentlightning.inclusion_probability"
+"""With which probability this span was kept, float above 0 and below 1; a span without it was kept for sure. Sums over
+spans that weigh each by its inverse are unbiased."""
+
+SAMPLING = "agentlightning.sampling"
+"""Name of the span that a trace gets which a tail rule would have kept anyway: its spans count once each. Its
+attribute ``agentlightning.sampling.reason`` names the rule."""
+
+SAMPLING_REASON = "agentlightning.sampling.reason"
+"""Which tail rule kept a trace: ``error``, ``reward``, ``slow`` or ``cost``."""
 
 DROPPED_ATTRIBUTES = "agentlightning.dropped_attributes"
 """How many attributes the span limit of a joined provider dropped, int."""
@@ -99,3 +128,21 @@ STREAM_STATE = "agentlightning.stream"
 
 ALERT = "agentlightning.alert"
 """Name of the span that a runner writes for an alert, and of its event with ``name``, ``value``, ``threshold``."""
+
+EVENT_TYPE = "agentlightning.event.type"
+"""Type of a custom event, on the span that stands for it."""
+
+EVENT_VERSION = "agentlightning.event.version"
+"""Version of the schema of a custom event, int; absent for 1."""
+
+EVENT_JSON = "agentlightning.event.json"
+"""Keys of attributes of an event, an annotation or an operation whose value is JSON text, list of str."""
+
+REWARD_PREFIX = "agentlightning.reward."
+"""Named rewards: ``agentlightning.reward.N.name`` and ``.value``; number 0 is the primary one."""
+
+TARGET = "agentlightning.target"
+"""Id of the span that an annotation or a late reward is about, 16 hexadecimal digits; the span has a link to it too."""
+
+INTEGRITY = "agentlightning.integrity"
+"""Rules that a span breaks, list of str; it was stored as it came."""
