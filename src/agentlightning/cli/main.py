@@ -27,6 +27,7 @@ COMMANDS = {
     "show": "Show a rollout as a tree, as conversations, or as JSON.",
     "tail": "Print spans as they start and end.",
     "cost": "Explain what rollouts cost.",
+    "export": "Send recorded rollouts to an OTLP backend.",
     "store": "Serve a store, back it up, check it, delete old rollouts.",
     "doctor": "Check this installation, its settings and its store.",
 }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import os
 import re
 import sys
@@ -12,11 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from agentlightning.cli.forward import forward
 from agentlightning.cli.options import store_options
+from agentlightning.cli.otlp import Backend, backend_options, report
 from agentlightning.errors import StoreUnavailableError
 from agentlightning.store.url import canonical_url, default_store_url, open_store, scheme_of, sqlite_path
 
 if TYPE_CHECKING:
+    from agentlightning.server.forward import ForwardCounts
+    from agentlightning.store.base import LightningStore
     from agentlightning.types.query import StoreStatistics
 
 _AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])\Z")
@@ -28,6 +34,9 @@ _STEP = 1000
 @click.group()
 def command() -> None:
     """Serve a store, and look after it: backup, restore, check, compaction, retention."""
+
+
+command.add_command(forward)
 
 
 def _path(**how: Any) -> click.Path:  # noqa: ANN401 - arguments of click
@@ -46,12 +55,20 @@ def _path(**how: Any) -> click.Path:  # noqa: ANN401 - arguments of click
 @click.option("--allow-host", multiple=True, metavar="NAME", help="Further host name under which it is reached.")
 @click.option("--tls-cert", type=click.Path(exists=True, dir_okay=False), help="Certificate, PEM.")
 @click.option("--tls-key", type=click.Path(exists=True, dir_okay=False), help="Its key, PEM.")
+@click.option("--forward-otlp", metavar="URL", help="Send each ended span of the project on: http://host:4318.")
+@backend_options("forward-")
 def serve(**given: Any) -> None:  # noqa: ANN401 - as many options as a server has
-    """Serve a store over HTTP, and take OTLP at /v1/traces. Ends on Ctrl-C after the requests under way."""
-    from agentlightning.server.access import TokenFile  # noqa: PLC0415 - the server is loaded for this command only
+    """Serve a store over HTTP, and take OTLP at /v1/traces. Ends on Ctrl-C after the requests under way.
+
+    Each refusal and deletion is a line on stderr.
+    """
+    from agentlightning.server.access import TokenFile  # noqa: PLC0415
+    from agentlightning.server.app import thread_safe  # noqa: PLC0415 - the server is loaded for this command only
     from agentlightning.server.launcher import ServerOptions, run_server  # noqa: PLC0415
 
     tokens = TokenFile(given["token_file"]) if given["token_file"] else None
+    store = thread_safe(open_store(given["store"], given["project"]))
+    forwarding = _Forwarding(store, Backend(given["forward_otlp"], given["forward_headers"], given["forward_ca_file"]))
     options = ServerOptions(
         host=given["host"],
         port=given["port"],
@@ -59,16 +76,48 @@ def serve(**given: Any) -> None:  # noqa: ANN401 - as many options as a server h
         allowed_hosts=given["allow_host"],
         tls_cert=given["tls_cert"],
         tls_key=given["tls_key"],
+        figures=forwarding.figures,
     )
-    store = open_store(given["store"], given["project"])
 
     def announce(url: str) -> None:
         click.echo(f"serving {store.url} at {url}", err=True)
 
+    _show_audit()
     try:
-        run_server(store, options, announce)
+        with forwarding:
+            run_server(store, options, announce)
     finally:
         store.close()
+
+
+class _Forwarding:
+    """Sends spans on beside a server, when a backend is named."""
+
+    def __init__(self, store: LightningStore, backend: Backend) -> None:
+        self._store = store
+        self._backend = backend
+        self._counts: ForwardCounts | None = None
+        self._running = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        if not self._backend.url:
+            return
+        from agentlightning.server.forward import CursorFile, Forwarder, ForwardThread  # noqa: PLC0415
+
+        target = self._backend.target()
+        self._running.callback(target.close)
+        forwarder = Forwarder(self._store, target, cursor=CursorFile.beside(self._store, target.url))
+        self._counts = forwarder.counts
+        self._running.callback(report, forwarder.counts, target.url)
+        self._running.enter_context(ForwardThread(forwarder))
+        click.echo(f"forwarding project {self._store.project!r} to {target.url}", err=True)
+
+    def __exit__(self, *error: object) -> None:
+        self._running.close()
+
+    def figures(self) -> dict[str, int]:
+        """Return what was sent so far."""
+        return {} if self._counts is None else self._counts.figures()
 
 
 @command.command()
@@ -83,7 +132,7 @@ def info(*, store: str | None, project: str | None) -> None:
     opened.close()
 
 
-async def _statistics(store: Any) -> StoreStatistics:  # noqa: ANN401 - a store
+async def _statistics(store: LightningStore) -> StoreStatistics:
     return await store.statistics()
 
 
@@ -169,7 +218,7 @@ def prune(*, store: str | None, project: str | None, older_than: str | None, kee
     click.echo(f"{deleted:,} rollouts deleted; 'agl store vacuum' gives back their room")
 
 
-async def _prune(store: Any, before: float | None, keep: int | None) -> int:  # noqa: ANN401 - a store
+async def _prune(store: LightningStore, before: float | None, keep: int | None) -> int:
     return await store.prune(before=before, keep=keep)
 
 
@@ -225,4 +274,17 @@ def _file_of(url: str | None) -> Path:
 def _audit(event: str, *fields: object) -> None:
     from agentlightning.server.gate import write_audit  # noqa: PLC0415 - with the rest of the server
 
+    _show_audit()
     write_audit(event, *fields)
+
+
+def _show_audit() -> None:
+    """Let audit lines appear on stderr, each with its time (UTC), also where nothing else is logged."""
+    from agentlightning.server.gate import audit  # noqa: PLC0415 - with the rest of the server
+
+    handler = logging.StreamHandler()
+    handler.formatter = logging.Formatter("%(asctime)s audit %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+    handler.formatter.converter = time.gmtime
+    audit.handlers[:] = [handler]
+    audit.propagate = False
+    audit.setLevel(logging.WARNING)

@@ -42,8 +42,7 @@ def create_app(
 
     A store that is not thread-safe is called on one thread of its own.
     """
-    if not isinstance(store, (SqlLightningStore, LightningStoreThreaded)):
-        store = LightningStoreThreaded(store)
+    store = thread_safe(store)
     # Newer releases of FastAPI write spans of their own for each request, which would land in the store that is served.
     own_spans: dict[str, Any] = {"telemetry": {"tracing": False, "metrics": False, "logs": False}}
     app = FastAPI(title="Agent Lightning store", version=__version__, docs_url=None, redoc_url=None, **own_spans)
@@ -56,6 +55,13 @@ def create_app(
     app.add_exception_handler(Exception, _bug)
     state.gate = Gate(app, rules, limits)
     return state.gate
+
+
+def thread_safe(store: LightningStore) -> LightningStore:
+    """Return *store*, or where it may not be used from every thread, a handle that may."""
+    if isinstance(store, (SqlLightningStore, LightningStoreThreaded)):
+        return store
+    return LightningStoreThreaded(store)
 
 
 async def _store_error(request: Request, error: Exception) -> Response:

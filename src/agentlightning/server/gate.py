@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from agentlightning.store import wire
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
+    from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 
     from agentlightning.server.access import AccessRules
 
@@ -63,6 +63,8 @@ class Gate:
         self.waiting_bytes = 0
         self.refused = 0
         """Requests that were refused, for ``/metrics``."""
+        self.further_counts: Callable[[], Mapping[str, int]] = dict
+        """Counts of what else runs beside the application, for ``/metrics``."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request pass, or answer why not."""

@@ -59,7 +59,7 @@ def make_server(store: LightningStore, options: ServerOptions) -> uvicorn.Server
     rules = AccessRules(options.host, options.tokens, options.allowed_hosts)
     app = create_app(store, rules, options.limits)
     if options.figures is not None:
-        app.state.further_counts = options.figures
+        app.further_counts = options.figures
     return uvicorn.Server(make_config(app, options))
 
 

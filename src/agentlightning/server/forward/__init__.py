@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from agentlightning.server.forward.background import ForwardThread
 from agentlightning.server.forward.cursor import CursorFile
 from agentlightning.server.forward.delivery import ForwardCounts, ForwardOptions
 from agentlightning.server.forward.forwarder import Forwarder
 from agentlightning.server.forward.target import OtlpTarget
 
-__all__ = ["CursorFile", "ForwardCounts", "ForwardOptions", "Forwarder", "OtlpTarget"]
+__all__ = ["CursorFile", "ForwardCounts", "ForwardOptions", "ForwardThread", "Forwarder", "OtlpTarget"]

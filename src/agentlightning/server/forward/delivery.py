@@ -64,6 +64,15 @@ class ForwardCounts:
         self.skipped[reason] = self.skipped.get(reason, 0) + count
         log.warning("%d spans are not forwarded: %s", count, reason)
 
+    def figures(self) -> dict[str, int]:
+        """Return the counts by the names that ``/metrics`` gives them."""
+        return {
+            "forward_sent": self.sent,
+            "forward_rejected": self.rejected,
+            "forward_skipped": sum(self.skipped.values()),
+            "forward_retries": self.retries,
+        }
+
     def line(self) -> str:
         """Return the counts in words."""
         parts = [f"{self.sent:,} spans sent"]
