@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +14,9 @@ from agentlightning.errors import StoreCorruptError, StoreVersionError
 from agentlightning.store import SqliteLightningStore
 from agentlightning.store.sql.connector import migrations
 from agentlightning.store.sql.sqlite import APPLICATION_ID
+from agentlightning.store.upkeep import Verdict, verify
+from agentlightning.testing.store_contract_spans import record_of
+from agentlightning.types.record import WriteBatch
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,6 +71,52 @@ async def test_a_store_of_the_first_form_keeps_everything(tmp_path: Path) -> Non
     assert (await store.update_attempt("ro-old", "latest", status="succeeded")).status == "succeeded"
     assert (await store.enqueue_rollout("new")).status == "queuing"
     store.close()
+
+
+async def test_old_rows_need_no_checksum(tmp_path: Path) -> None:
+    """Rows of the schema before checksums pass a check, before and after the migration; new rows get one."""
+    path = tmp_path / "old.db"
+    make_version(path, 2)
+    connection = sqlite3.connect(path)
+    connection.executescript(FIRST_RELEASE)
+    connection.close()
+    assert verify(path) == Verdict((), 1, 1)
+    store = SqliteLightningStore(path)
+    store.write_batch(WriteBatch(spans=[record_of("ro-old", "at-old", 2)]))
+    assert [span.sequence_id for span in await store.query_spans("ro-old")] == [1, 2]
+    store.close()
+    assert verify(path) == Verdict((), 1, 2)
+    connection = sqlite3.connect(path)
+    assert connection.execute("SELECT crc IS NULL FROM spans ORDER BY sequence_id").fetchall() == [(1,), (0,)]
+    connection.close()
+
+
+_OPENER = """
+import asyncio, sys
+from agentlightning.store import SqliteLightningStore
+sys.stdin.readline()
+store = SqliteLightningStore(sys.argv[1])
+asyncio.run(store.enqueue_rollout("new"))
+store.close()
+"""
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_many_processes_may_migrate_at_once(tmp_path: Path, version: int) -> None:
+    """When several processes open a store of an older release at the same moment, one migrates, and all go on."""
+    path = tmp_path / "old.db"
+    make_version(path, version)
+    connection = sqlite3.connect(path)
+    connection.executescript(FIRST_RELEASE)
+    connection.close()
+    command = [sys.executable, "-c", _OPENER, str(path)]
+    openers = [subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(3)]
+    for opener in openers:
+        assert opener.stdin is not None
+        opener.stdin.write(b"\n")
+        opener.stdin.flush()
+    assert [(opener.communicate(timeout=30)[1], opener.returncode) for opener in openers] == [(b"", 0)] * 3
+    assert verify(path) == Verdict((), 4, 1)
 
 
 def test_the_whole_schema_is_all_migrations(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 import threading
 import time
@@ -140,3 +141,60 @@ def test_verify_names_what_does_not_fit(tmp_path: Path, capsys: pytest.CaptureFi
     assert agl("store", "verify", "--store", path) == 1
     assert "without a rollout" in capsys.readouterr().out
     assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE spans SET attributes = replace(attributes, 'x', 'y') WHERE sequence_id = 2",
+        "UPDATE spans SET name = cast(x'ff00' AS TEXT) WHERE sequence_id = 2",
+        "UPDATE spans SET sequence_id = 9 WHERE sequence_id = 2",
+        "UPDATE spans SET end_ns = end_ns + 1 WHERE sequence_id = 2",
+        "UPDATE spans SET status_description = '' WHERE sequence_id = 2",
+        "UPDATE spans SET crc = 'x' WHERE sequence_id = 2",
+    ],
+)
+def test_verify_names_the_span_that_was_changed(
+    damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A span that somebody changed in the file is named with its ids and its rollout, whatever column it was."""
+    path = tmp_path / "store.db"
+    store = SqliteLightningStore(path)
+    fill(store, 1)
+    store.close()
+    assert agl("store", "verify", "--store", path) == 0
+    connection = sqlite3.connect(path)
+    trace_id, span_id, rollout_id = connection.execute(
+        "SELECT trace_id, span_id, rollout_id FROM spans WHERE sequence_id = 2"
+    ).fetchone()
+    connection.execute(damage)
+    connection.commit()
+    connection.close()
+    capsys.readouterr()
+    assert agl("store", "verify", "--store", path) == 1
+    shown = capsys.readouterr().out
+    assert f"span {span_id} of trace {trace_id} in rollout {rollout_id} is damaged" in shown
+    assert shown.count("is damaged") == 1
+
+
+def test_verify_names_what_lies_on_a_broken_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Bytes that a disk changed are found, wherever they lie; a span that cannot be read is named by its rollout."""
+    path, damaged = tmp_path / "store.db", tmp_path / "damaged.db"
+    store = SqliteLightningStore(path)
+    fill(store, 5, 20)
+    store.close()
+    content = path.read_bytes()
+    payloads = [found.start() for found in re.finditer(b"x{500}", content)]
+    assert len(payloads) == 100
+    for payload in payloads[::20]:
+        broken = bytearray(content)
+        broken[payload + 100] ^= 1
+        damaged.write_bytes(broken)
+        assert agl("store", "verify", "--store", damaged) == 1
+        assert capsys.readouterr().out.count("is damaged") == 1
+        page = payload // 4096 * 4096
+        broken[page : page + 4096] = b"\xff" * 4096
+        damaged.write_bytes(broken)
+        assert agl("store", "verify", "--store", damaged) == 1
+        shown = capsys.readouterr().out
+        assert re.search("span number [0-9]+ in rollout ro-[0-9a-f]+ is damaged", shown), shown

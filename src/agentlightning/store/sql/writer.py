@@ -12,6 +12,7 @@ from agentlightning._internal.clock import now_ns
 from agentlightning.errors import UnknownIdError
 from agentlightning.store.pack import dump_attributes, to_json
 from agentlightning.store.sql.changes import end_attempts, find_attempts, note_signs_of_life, retire_overdue
+from agentlightning.store.sql.integrity import SEQUENCE, checksum, number_row
 from agentlightning.store.sql.sqlite import SqliteConnector
 from agentlightning.types.record import ResourceRecord, RolloutStart, WriteResult
 from agentlightning.view.facts import facts
@@ -27,8 +28,8 @@ _LOOK_S = 0.5
 """How often a writer looks for overdue attempts and notes that those it writes for are alive, in seconds: a statement
 costs a thread beside one that computes 5 ms, and time limits are seconds."""
 
-_ROLLOUT, _SEQUENCE = 3, 5
-"""Places of ``rollout_id`` and ``sequence_id`` in a row of spans."""
+_ROLLOUT = 3
+"""Place of ``rollout_id`` in a row of spans."""
 
 
 class BatchWriter:
@@ -99,9 +100,9 @@ class BatchWriter:
         with self._lock:
             rows = [self._row(span) for span in spans]
             for row, sequence_id in zip(rows, sequence_ids, strict=True):
-                row[_SEQUENCE] = max(0, sequence_id)
-            given = [row for row in rows if row[_SEQUENCE]]
-            unnumbered = [(span, row) for span, row in zip(spans, rows, strict=True) if not row[_SEQUENCE]]
+                number_row(row, max(0, sequence_id))
+            given = [row for row in rows if row[SEQUENCE]]
+            unnumbered = [(span, row) for span, row in zip(spans, rows, strict=True) if not row[SEQUENCE]]
             ended = [pair for pair in unnumbered if pair[0].end_ns is not None]
             notes = [row for span, row in unnumbered if span.end_ns is None]
             new_sources = self._sources.unwritten()
@@ -110,7 +111,7 @@ class BatchWriter:
                 _check_attempts(transaction, spans)
                 transaction.run_rows("add_sources", [row for _, row in new_sources])
                 for row in given:
-                    transaction.run("raise_sequence", (row[_ROLLOUT], row[_SEQUENCE]))
+                    transaction.run("raise_sequence", (row[_ROLLOUT], row[SEQUENCE]))
                 _number(transaction, [span for span, _ in ended], [row for _, row in ended], "")
                 stored = transaction.run_rows("add_ended_spans", [*given, *(row for _, row in ended)])
                 stored += transaction.run_rows("add_open_spans", notes)
@@ -126,7 +127,7 @@ class BatchWriter:
     def _row(self, span: SpanRecord) -> list[object]:
         attributes, packed = dump_attributes(span.attributes)
         found = facts(span.name, span.attributes, scope=span.scope_name)
-        return [
+        row: list[object] = [
             span.trace_id,
             span.span_id,
             span.parent_id,
@@ -147,6 +148,8 @@ class BatchWriter:
             attributes,
             packed,
         ]
+        row.append(checksum(row))
+        return row
 
 
 class _Sources:
@@ -261,7 +264,7 @@ def _number(transaction: Transaction, ended: list[SpanRecord], rows: list[list[o
     after: dict[str, int] = dict(transaction.fetch("last_sequences", (wanted,)))
     following = {rollout_id: after[rollout_id] - count + 1 for rollout_id, count in counts.items()}
     for span, row in zip(ended, rows, strict=True):
-        row[_SEQUENCE] = following[span.rollout_id]
+        number_row(row, following[span.rollout_id])
         following[span.rollout_id] += 1
 
 

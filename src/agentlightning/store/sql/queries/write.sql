@@ -38,19 +38,22 @@ WHERE attempt_id IN (SELECT value FROM json_each(?1));
 -- name: add_ended_spans
 -- Ended spans: absent -> insert; open -> replaced; ended -> never changed.
 INSERT INTO spans (trace_id, span_id, parent_id, rollout_id, attempt_id, sequence_id, name, kind, start_ns, end_ns,
-                   status_code, status_description, source_id, facts, trace_state, links, events, attributes, packed)
+                   status_code, status_description, source_id, facts, trace_state, links, events, attributes, packed,
+                   crc)
 VALUES {rows}
 ON CONFLICT (trace_id, span_id) DO UPDATE SET
     parent_id = excluded.parent_id, rollout_id = excluded.rollout_id, attempt_id = excluded.attempt_id,
     sequence_id = excluded.sequence_id, name = excluded.name, kind = excluded.kind, start_ns = excluded.start_ns,
     end_ns = excluded.end_ns, status_code = excluded.status_code, status_description = excluded.status_description,
     source_id = excluded.source_id, facts = excluded.facts, trace_state = excluded.trace_state,
-    links = excluded.links, events = excluded.events, attributes = excluded.attributes, packed = excluded.packed
+    links = excluded.links, events = excluded.events, attributes = excluded.attributes, packed = excluded.packed,
+    crc = excluded.crc
 WHERE spans.end_ns IS NULL;
 
 -- name: add_open_spans
 -- Notes of spans that are still open never replace anything.
 INSERT INTO spans (trace_id, span_id, parent_id, rollout_id, attempt_id, sequence_id, name, kind, start_ns, end_ns,
-                   status_code, status_description, source_id, facts, trace_state, links, events, attributes, packed)
+                   status_code, status_description, source_id, facts, trace_state, links, events, attributes, packed,
+                   crc)
 VALUES {rows}
 ON CONFLICT (trace_id, span_id) DO NOTHING;
