@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import threading
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from agentlightning.errors import SettingError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+D = TypeVar("D")
 T = TypeVar("T", bool, int, float, str)
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
@@ -38,6 +40,8 @@ class Setting(Generic[T]):
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[str, ...] = ()
+    pattern: str = ""
+    """Regular expression that a text has to match, and an example after two spaces and a ``#``."""
     live: bool = False
 
     @property
@@ -77,7 +81,7 @@ class Setting(Generic[T]):
         if self.choices:
             return value in self.choices
         if isinstance(value, str):
-            return True
+            return not self.pattern or re.fullmatch(self.pattern, value, re.VERBOSE) is not None
         low = float("-inf") if self.minimum is None else self.minimum
         high = float("inf") if self.maximum is None else self.maximum
         return low <= float(value) <= high  # type: ignore[arg-type] - a number here; NaN is out of every range
@@ -87,6 +91,8 @@ class Setting(Generic[T]):
             wanted = "one of " + ", ".join(self.choices)
         elif self.type is bool:
             wanted = "1 or 0"
+        elif self.pattern:
+            wanted = "something like " + self.pattern.rpartition("  # ")[2]
         else:
             wanted = {int: "a whole number", float: "a number", str: "text"}[self.type]
             if self.maximum is not None:
@@ -148,6 +154,88 @@ SPILL_BYTES = Setting("AGL_SPILL_BYTES", int, default=512 * 2**20, minimum=0)
 MAX_VALUE_BYTES = Setting("AGL_MAX_VALUE_BYTES", int, default=2**20, minimum=256, live=True)
 """An attribute value longer than this, in bytes, is cut and marked; token ids and log-probabilities never are."""
 
+SAMPLE_RATE = Setting("AGL_SAMPLE_RATE", float, default=1.0, minimum=0, maximum=1, live=True)
+"""Share of traces that are kept; the trace id decides, so all processes agree. Rewards and exceptions always are."""
+
+SAMPLE_RULES = Setting(
+    "AGL_SAMPLE_RULES",
+    str,
+    default="",
+    pattern=r"\s*([^;\n]*[^;\n\s]\s*=\s*(keep|drop|0?\.\d+|0|1|0\.|1\.0*)\s*([;\n]\s*|\Z))*"
+    "  # name*=0.1; heartbeat=drop",
+    live=True,
+)
+"""Rules for single spans, separated by ``;``: ``name*=0.1; heartbeat=drop; @tool.name:search=keep``; the first that
+matches holds instead of ``sample_rate``."""
+
+TAIL_ERRORS = Setting("AGL_TAIL_ERRORS", bool, default=False, live=True)
+"""Tail rule: a trace that was not sampled is kept as a whole when a span of it has status ERROR."""
+
+TAIL_REWARDS = Setting("AGL_TAIL_REWARDS", bool, default=False, live=True)
+"""Tail rule: a trace that was not sampled is kept as a whole when there is a reward in it."""
+
+TAIL_SLOW_S = Setting("AGL_TAIL_SLOW_S", float, default=0.0, minimum=0, live=True)
+"""Tail rule: ... when a span of it lasts at least so many seconds; 0: no such rule."""
+
+TAIL_COST_USD = Setting("AGL_TAIL_COST_USD", float, default=0.0, minimum=0, live=True)
+"""Tail rule: ... when a call of it costs at least so many US dollars; 0: no such rule."""
+
+TAIL_BYTES = Setting("AGL_TAIL_BYTES", int, default=24 * 2**20, minimum=2**16, live=True)
+"""Most bytes of spans that wait for a tail rule, an estimate; beyond them the oldest trace is let go (``sampled``)."""
+
+TAIL_WAIT_S = Setting("AGL_TAIL_WAIT_S", float, default=60.0, minimum=0, maximum=60, live=True)
+"""How long after the end of its root, in seconds, the spans of a trace wait for a tail rule."""
+
+BATCH_SIZE = Setting("AGL_BATCH_SIZE", int, default=100, minimum=1, maximum=10_000, live=True)
+"""Spans in one request to a remote store; so many that wait are sent at once."""
+
+FLUSH_INTERVAL = Setting("AGL_FLUSH_INTERVAL", float, default=5.0, minimum=0, maximum=3600, live=True)
+"""Longest time in seconds that a span waits for others before it is sent to a remote store. It is on the disk of this
+machine after 50 ms all the same."""
+
+MEMORY_THRESHOLD = Setting("AGL_MEMORY_THRESHOLD", int, default=100 * 2**20, minimum=2**22, live=True)
+"""Bytes that queue, held traces and what waits for stores may take together, an estimate; beyond it they are cleaned
+up: spilled, let go, collected."""
+
+DURABILITY = Setting("AGL_DURABILITY", str, default="GROUP", choices=("GROUP", "SYNC"))
+"""GROUP: a span is durable after 50 ms. SYNC: when the call that ended it returns, which costs a commit for each."""
+
+QUEUE_POLICY = Setting("AGL_QUEUE_POLICY", str, default="SPILL", choices=("SPILL", "BLOCK", "DROP_OLDEST"), live=True)
+"""When the queue is full: SPILL brings it to the disk and waits for that, BLOCK waits for the store, both for at most
+``queue_block_ms``; DROP_OLDEST never waits."""
+
+QUEUE_POLICY_PRIORITY = Setting(
+    "AGL_QUEUE_POLICY_PRIORITY", str, default="SPILL", choices=("SPILL", "BLOCK", "DROP_OLDEST"), live=True
+)
+"""The same for the lane of rewards and exceptions; they push out others before they are lost themselves."""
+
+QUEUE_BLOCK_MS = Setting("AGL_QUEUE_BLOCK_MS", float, default=1000.0, minimum=0, maximum=60_000, live=True)
+"""Longest time in milliseconds that a full queue holds the program up, once until there is room again."""
+
+RATE_LIMIT = Setting("AGL_RATE_LIMIT", float, default=0.0, minimum=0, live=True)
+"""Most spans a second in the long run, without rewards and exceptions; what is more is ``filtered``. 0: no limit."""
+
+RATE_BURST = Setting("AGL_RATE_BURST", int, default=1000, minimum=1, live=True)
+"""Spans that may come at once before ``rate_limit`` holds."""
+
+WATCH_MEMORY = Setting("AGL_WATCH_MEMORY", float, default=0.8, minimum=0, maximum=1, live=True)
+"""Share of the memory of the machine, or of its cgroup, above which traces are brought to the disk; 0: not watched."""
+
+WATCH_CPU = Setting("AGL_WATCH_CPU", float, default=0.9, minimum=0, maximum=1, live=True)
+"""Share of the processors of this process, over ``watch_cpu_s``, above which an alert is raised; 0: not watched."""
+
+WATCH_CPU_S = Setting("AGL_WATCH_CPU_S", float, default=10.0, minimum=0.1, maximum=3600, live=True)
+"""How long in seconds the use of processors must be that high."""
+
+WATCH_LATENCY_S = Setting("AGL_WATCH_LATENCY_S", float, default=1.0, minimum=0, live=True)
+"""Seconds that the store may take for a batch; above it the next server is used where there is one. 0: not watched."""
+
+WATCH_ERRORS = Setting("AGL_WATCH_ERRORS", float, default=0.05, minimum=0, maximum=1, live=True)
+"""Share of the last 100 deliveries that may fail; above it an error is logged. 0: not watched."""
+
+CPU_LOWERS_SAMPLING = Setting("AGL_CPU_LOWERS_SAMPLING", bool, default=False, live=True)
+"""Whether an alert for processors halves ``sample_rate`` until it is over; never for the rollouts of a trainer."""
+
 ALERT_TRACING_RATE = Setting("AGL_ALERT_TRACING_RATE", float, default=0.99, minimum=0, maximum=1, live=True)
 """A runner raises an alert when a smaller share of its rollouts has a complete trace in the store; 0: never."""
 
@@ -170,6 +258,41 @@ SERVER_PORT = Setting("AGL_SERVER_PORT", int, default=4747, minimum=0, maximum=6
 """Port of that server, where algorithm and runners are started each for itself."""
 
 
+AGENTOPS_MODE = Setting("AGL_AGENTOPS_MODE", str, default="LOCAL", choices=("LOCAL", "SERVICE", "BOTH"))
+"""Where spans of the AgentOps SDK go: LOCAL: to the local server and its store, nowhere else. SERVICE: through a buffer
+of the local server to the AgentOps service. BOTH: to the store, and from there to the service."""
+
+AGENTOPS_API_KEY = Setting("AGL_AGENTOPS_API_KEY", str, default="")
+"""Key of the AgentOps service for the modes SERVICE and BOTH."""
+
+AGENTOPS_ENDPOINT = Setting("AGL_AGENTOPS_ENDPOINT", str, default="https://api.agentops.ai")
+"""Where the local server signs in for the modes SERVICE and BOTH."""
+
+AGENTOPS_EXPORTER_ENDPOINT = Setting(
+    "AGL_AGENTOPS_EXPORTER_ENDPOINT", str, default="https://otlp.agentops.ai/v1/traces"
+)
+"""Where the local server sends spans in the modes SERVICE and BOTH."""
+
+AGENTOPS_CA = Setting("AGL_AGENTOPS_CA", str, default="")
+"""PEM file with the certificates to trust for the AgentOps service; empty: the system's."""
+
+AGENTOPS_RETRY_FIRST_S = Setting("AGL_AGENTOPS_RETRY_FIRST_S", float, default=0.5, minimum=0.01, maximum=60)
+"""Pause in seconds before an upload to the service is tried again; each further one is twice as long."""
+
+AGENTOPS_RETRY_CAP_S = Setting("AGL_AGENTOPS_RETRY_CAP_S", float, default=30.0, minimum=0.01, maximum=3600)
+"""Longest pause in seconds between two tries of an upload to the service."""
+
+AGENTOPS_RETRY_JITTER = Setting("AGL_AGENTOPS_RETRY_JITTER", float, default=0.5, minimum=0, maximum=1)
+"""Share of each of these pauses that is random, so that many machines do not come back at once."""
+
+AGENTOPS_PROJECTS = Setting("AGL_AGENTOPS_PROJECTS", str, default="")
+"""Which key that a program signs in with at the local server means which project: ``key=project,key=project``; every
+other one means the project of the server."""
+
+AGENTOPS_LOG_BYTES = Setting("AGL_AGENTOPS_LOG_BYTES", int, default=10 * 2**20, minimum=1024)
+"""Size in bytes at which the log of the local AgentOps server is rotated; three older files are kept."""
+
+
 def all_settings() -> Iterator[Setting[Any]]:
     """Yield every setting in the order of this file."""
     for value in globals().values():
@@ -185,6 +308,8 @@ class _Values:
         self.configured: dict[str, Any] = {}
         self.used: dict[str, Any] = {}
         """Values that were asked for already; reading the environment costs more than emitting a reward."""
+        self.derived: dict[str, tuple[dict[str, Any], int, Any]] = {}
+        self.changes = 0
         self.handler: logging.Handler | None = None
 
 
@@ -204,9 +329,30 @@ def get(setting: Setting[T]) -> T:
         return value
 
 
+def derive(name: str, make: Callable[[], D]) -> D:
+    """Return what *make* makes of the settings, made again only after one of them changed. Thread-safe; fast."""
+    try:
+        used, changes, value = _values.derived[name]
+    except KeyError:
+        pass
+    else:
+        if changes == _values.changes and used is _values.used:
+            return value
+    used, changes = _values.used, _values.changes
+    value = make()
+    _values.derived[name] = (used, changes, value)
+    return value
+
+
+def renew() -> None:
+    """Make everything anew that ``derive`` keeps, the next time it is asked for."""
+    _values.changes += 1
+
+
 def forget() -> None:
     """Read the environment anew: after it was changed on purpose, in a child process or in a test."""
     _values.used.clear()
+    _values.changes += 1
 
 
 def lookup(setting: Setting[T]) -> tuple[T, str]:
@@ -244,6 +390,7 @@ def configure(**values: object) -> None:
         _values.configured.update(checked)
         for name in checked:
             _values.used.pop(table[name].variable, None)
+        _values.changes += 1
     if LOG_LEVEL.name in checked:
         apply_log_level()
 

@@ -26,6 +26,8 @@ class RunningRollout:
     """Span of another process under which root spans of this one hang, if any."""
     store_url: str | None = None
     """Store of this rollout, None for the default one or for a store that has no URL."""
+    sample_rate: float | None = None
+    """Rate at which its spans are sampled, fixed when it began; None for the one that is set."""
 
 
 running: ContextVar[RunningRollout | None] = ContextVar("agentlightning_rollout", default=None)

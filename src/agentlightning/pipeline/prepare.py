@@ -10,6 +10,7 @@ from agentlightning._internal.ids import implicit_ids, process_key
 from agentlightning.pipeline.limits import MAX_SPAN_BYTES, cut_huge, limit
 from agentlightning.pipeline.listener import notify
 from agentlightning.pipeline.redaction import Redactor
+from agentlightning.pipeline.sampling import policy
 from agentlightning.types.convert import record_from_readable, resource_record
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ class Preparer:
             resource=self._resource(span.resource),
             parent_id_default=parent,
         )
+        above = span.parent
+        if above is not None and not above.is_remote and not above.trace_flags.sampled and policy().tail is None:
+            record.parent_id = None  # a reward in a trace that was not sampled: its parent is nowhere
         if not counter:
             record.end_ns = None  # it may have ended since it was taken for open; its end comes by itself, in order
         if not record.rollout_id:

@@ -120,6 +120,7 @@ class Pipeline:
         """Flush for the end of the process; later spans are flushed one by one, all within one ``flush_timeout_s``."""
         self._exit_deadline = time.monotonic() + settings.get(settings.FLUSH_TIMEOUT_S)
         if self.ledger.account().produced or self.queue.waiting():
+            self.worker.let_go()
             self.finish(settings.get(settings.FLUSH_TIMEOUT_S))
         account = self.ledger.account()
         if account.waiting == 0 and account.total_lost == 0 and not os.environ.get("AGL_LEDGER"):

@@ -141,6 +141,20 @@ class SpanQueue:
                 self.on_pressure()
         return True
 
+    def refuse(self, reason: str) -> None:
+        """Count a span that was produced and is not kept."""
+        with self._lock:
+            self._counter = counter = self._counter + 1
+            self._produced[0] = counter
+            self._ledger.count(reason)
+
+    def number(self) -> int:
+        """Count a span that the pipeline itself makes as produced, and return its place in the order."""
+        with self._lock:
+            self._counter = counter = self._counter + 1
+            self._produced[0] = counter
+        return counter
+
     def is_pressed(self) -> bool:
         """Tell whether the queue is half full; once that was denied, ``on_pressure`` is called again when it is."""
         with self._lock:

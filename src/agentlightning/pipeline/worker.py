@@ -11,10 +11,13 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from agentlightning import semconv
 from agentlightning._internal.guard import failures, guard
 from agentlightning.pipeline.export import Exporter
 from agentlightning.pipeline.queue import EndedSpan, Flush, OpenSpan, Wake
 from agentlightning.pipeline.receipt import DROPPED, drop, settle
+from agentlightning.pipeline.sampling import policy
+from agentlightning.pipeline.tail import Tail, is_unsampled
 from agentlightning.types.record import AttemptEnd, RolloutStart, SpanRecord, WriteBatch
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from agentlightning.pipeline.open_spans import OpenSpans
     from agentlightning.pipeline.prepare import Preparer
     from agentlightning.pipeline.queue import Item, SpanQueue
+    from agentlightning.pipeline.sampling import Policy
     from agentlightning.types.protocol import SpanWriter
 
 log = logging.getLogger("agentlightning.pipeline")
@@ -78,6 +82,7 @@ class Worker:
         self._ledger = ledger
         self._prepare = preparer
         self._exporter = Exporter(route, ledger)
+        self._tail = Tail(ledger, queue.number)
         self.busy = threading.RLock()
         """Held while the worker works: a fork waits for it, so that no child inherits a half-done step."""
         self._order = threading.RLock()
@@ -225,6 +230,7 @@ class Worker:
             items = self._queue.take(BATCH_SPANS)
             # Taken after the queue: a span that ended in between is in the queue behind its note, never before it.
             items.extend(OpenSpan(span) for span in self._open_spans.take())
+            self._tail.expire()
             if items:
                 self._put(items, relieve=relieve)
             return len(items)
@@ -250,11 +256,16 @@ class Worker:
     def _put(self, items: list[Item], *, relieve: bool) -> None:
         batch = WriteBatch()
         texts = size = spans = 0
+        rules = policy()
+        samples = not rules.is_plain or bool(self._tail)
         for item in items:
             if isinstance(item, (EndedSpan, OpenSpan)):
                 prepared = self._record(item)
                 if prepared is not None:
-                    batch.spans.append(prepared[0])
+                    if samples:
+                        self._sample(batch, item, prepared, rules)
+                    else:
+                        batch.spans.append(prepared[0])
                     texts += prepared[1]
                     size += prepared[1]
                     spans += 1
@@ -266,6 +277,30 @@ class Worker:
         self._hand_on(batch, relieve=relieve)
         if spans:
             self._queue.learn(texts / spans)
+
+    def _sample(
+        self, batch: WriteBatch, item: EndedSpan | OpenSpan, prepared: tuple[SpanRecord, int], rules: Policy
+    ) -> None:
+        """Put a span on the batch unless a rule refuses it, or it waits for a tail rule."""
+        (record, size), unsampled = prepared, is_unsampled(item.span)
+        if isinstance(item, OpenSpan):
+            # A note that nothing follows would be taken for a span that was interrupted.
+            if not rules.late_rules and (not unsampled or self._tail.admits_note(record.trace_id)):
+                batch.spans.append(record)
+            return
+        reason, rate = rules.refused(record.name, record.attributes, int(record.trace_id, 16))
+        if reason:
+            self._ledger.count(reason)
+            drop(item.span, reason)
+            return
+        if rate < record.attributes.get(semconv.INCLUSION, 1.0):
+            record.attributes[semconv.INCLUSION] = rate
+        batch.spans.extend(self._tail.admit(record, size, rules.tail, unsampled=unsampled))
+
+    def let_go(self) -> None:
+        """At the end of the process: no tail rule will keep what is held any more."""
+        with self._order:
+            self._tail.shrink(-1)
 
     def _put_other(self, batch: WriteBatch, item: Item) -> None:
         with guard("worker.item"):

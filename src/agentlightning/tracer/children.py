@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from agentlightning import settings
-from agentlightning._internal.context import format_traceparent, home_rollout, running
+from agentlightning._internal.context import RunningRollout, format_traceparent, home_rollout, running
 from agentlightning._internal.guard import guard
 from agentlightning._internal.ids import virtual_span_id
 from agentlightning.instrumentation.base import Instrumentor, Patches
@@ -35,8 +35,9 @@ def child_environment() -> dict[str, str] | None:
     home = home_rollout()
     rollout = running.get() or home
     span = _current_span()
+    sampling = _sampling_variables(rollout)
     if rollout is None or (rollout is home and span is None):
-        return None
+        return sampling or None
     trace_id, span_id = span or (rollout.trace_id, rollout.parent_span_id or virtual_span_id(rollout.attempt_id))
     variables = {
         "AGL_ROLLOUT_ID": rollout.rollout_id,
@@ -45,7 +46,20 @@ def child_environment() -> dict[str, str] | None:
     }
     if rollout.store_url:
         variables["AGL_STORE"] = rollout.store_url
-    return variables
+    return variables | sampling
+
+
+def _sampling_variables(rollout: RunningRollout | None) -> dict[str, str]:
+    """Return what a child has to know beside the trace id to decide as this process does, where it cannot know it."""
+    found: dict[str, str] = {}
+    for setting in (settings.SAMPLE_RULES, settings.TAIL_ERRORS, settings.TAIL_REWARDS, settings.TAIL_SLOW_S,
+                    settings.TAIL_COST_USD, settings.SAMPLE_RATE):  # fmt: skip
+        value, source = settings.lookup(setting)
+        if source == "configure":
+            found[setting.variable] = str(value)
+    if rollout is not None and rollout.sample_rate is not None:
+        found[settings.SAMPLE_RATE.variable] = str(rollout.sample_rate)
+    return found
 
 
 def _current_span() -> tuple[int, int] | None:
@@ -93,7 +107,7 @@ def _with_environment(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tu
     if given is None:
         given = os.environ
     elif "AGL_ROLLOUT_ID" not in given:
-        return args, kwargs
+        return args, kwargs  # it chose what the child knows
     environment = {**given, **variables}
     if positional:
         return (*args[:_ENVIRONMENT_ARGUMENT], environment, *args[_ENVIRONMENT_ARGUMENT + 1 :]), kwargs

@@ -16,6 +16,7 @@ from agentlightning._internal.context import RunningRollout, home_rollout, runni
 from agentlightning._internal.guard import guard
 from agentlightning._internal.ids import new_attempt_id, new_rollout_id, new_trace_id
 from agentlightning.pipeline.process import get_pipeline
+from agentlightning.pipeline.sampling import rate_of_rollout
 from agentlightning.tracer.processor import LightningSpanProcessor
 from agentlightning.tracer.provider import get_provider, providers
 from agentlightning.types.record import AttemptEnd, RolloutStart
@@ -145,7 +146,9 @@ class TraceContext(AbstractContextManager[LightningSpanProcessor], AbstractAsync
             pipeline.adopt_attempt(attempt_id, self._store)
         providers.collectors[attempt_id] = self._processor
         self._pid = os.getpid()
-        self._token = running.set(RunningRollout(rollout_id, attempt_id, new_trace_id(), store_url=url))
+        rate = rate_of_rollout(given=not self._makes_rollout)
+        rollout = RunningRollout(rollout_id, attempt_id, new_trace_id(), store_url=url, sample_rate=rate)
+        self._token = running.set(rollout)
 
     def _end(self, exc: BaseException | None) -> bool:
         """Stop stamping and announce the end; tell whether anything was begun."""

@@ -5,16 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from opentelemetry.sdk.trace import SpanProcessor
+from opentelemetry.trace import get_current_span
 
 from agentlightning import semconv, settings
 from agentlightning._internal.context import home_rollout, running
 from agentlightning._internal.guard import guard
 from agentlightning.pipeline.process import current_pipeline, flush, get_pipeline
+from agentlightning.pipeline.sampling import policy
+from agentlightning.pipeline.tail import UNSAMPLED
 from agentlightning.tracer.inherited import inherited
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace import ReadableSpan, Span
+
+    from agentlightning._internal.context import RunningRollout
 
 MAX_KEPT_SPANS = 10_000
 """Spans that a ``trace_context`` keeps in memory for ``spans()`` and ``get_last_trace()``."""
@@ -74,6 +79,8 @@ class CaptureProcessor(SpanProcessor):
                 if rollout is not None:
                     span.set_attribute(semconv.ROLLOUT_ID, rollout.rollout_id)
                     span.set_attribute(semconv.ATTEMPT_ID, rollout.attempt_id)
+                if not policy().is_plain or semconv.KEEP in (span.attributes or {}):
+                    self._decide(span, parent_context, rollout)
             pipeline = get_pipeline()
             pipeline.open_spans.recent[span.get_span_context().span_id] = span
             if pipeline.queue.sleeping:
@@ -86,9 +93,25 @@ class CaptureProcessor(SpanProcessor):
             if context is not None:
                 if self._stamping and not context.trace_flags.sampled:
                     return  # a sampler of the program's said so
+                lost: str | None = vars(span).get(UNSAMPLED)
+                if lost is not None and not (lost == "sampled" and policy().tail is not None):
+                    get_pipeline().open_spans.recent.pop(context.span_id, None)
+                    get_pipeline().queue.refuse(lost)
+                    return
                 get_pipeline().open_spans.recent.pop(context.span_id, None)
             attempt_id = (span.attributes or {}).get(semconv.ATTEMPT_ID) if self._collectors else None
             self.finish(span, attempt_id if isinstance(attempt_id, str) else None)
+
+    @staticmethod
+    def _decide(span: Span, parent_context: Context | None, rollout: RunningRollout | None) -> None:
+        """Decide on a span of a provider whose sampler is not ours; it is recorded for the program in any case."""
+        parent = get_current_span(parent_context).get_span_context()
+        trace_id = span.get_span_context().trace_id
+        verdict = policy().decide(span.name, span.attributes, trace_id, parent, rollout, stateful=False)
+        if verdict.lost:
+            setattr(span, UNSAMPLED, verdict.lost)
+        elif verdict.probability < 1:
+            span.set_attribute(semconv.INCLUSION, verdict.probability)
 
     def finish(self, span: ReadableSpan, attempt_id: str | None) -> None:
         """Hand a span over that was not announced as open; *attempt_id* is its stamp."""

@@ -24,6 +24,8 @@ from agentlightning import semconv, settings
 from agentlightning._internal.context import home_rollout, running
 from agentlightning._internal.guard import guard
 from agentlightning.instrumentation.base import Instrumentor
+from agentlightning.pipeline.process import get_pipeline
+from agentlightning.pipeline.sampling import policy
 from agentlightning.tracer.inherited import inherited
 from agentlightning.tracer.processor import CaptureProcessor
 
@@ -35,9 +37,12 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Link, SpanKind, Tracer, TraceState
     from opentelemetry.util.types import Attributes
 
+    from agentlightning._internal.context import RunningRollout
+    from agentlightning.pipeline.receipt import Receipt
+    from agentlightning.pipeline.sampling import Verdict
     from agentlightning.tracer.processor import LightningSpanProcessor
 
-    EmittedValue = str | bool | float
+    EmittedValue = str | bool | float | list[str] | list[bool] | list[float]
 
 MAX_ATTRIBUTES = 10_000
 """At the SDK's own 128 a long conversation loses its oldest messages."""
@@ -52,8 +57,11 @@ _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _UNSET = Status()
 
 
+_SAMPLER = guard("sampler")
+
+
 class _StampingSampler(Sampler):
-    """Keeps every span and stamps it: attributes that a sampler returns cost less than setting them afterwards."""
+    """Decides on a span and stamps it: attributes that a sampler returns cost less than setting them afterwards."""
 
     def should_sample(  # noqa: PLR0913, PLR0917 - signature of OpenTelemetry
         self,
@@ -65,19 +73,48 @@ class _StampingSampler(Sampler):
         links: Sequence[Link] | None = None,
         trace_state: TraceState | None = None,
     ) -> SamplingResult:
-        _ = trace_id, name, kind, links, trace_state  # every span is kept
-        state = trace_api.get_current_span(parent_context).get_span_context().trace_state
+        _ = kind, links, trace_state
+        parent = trace_api.get_current_span(parent_context).get_span_context()
+        state = parent.trace_state
         more = inherited(parent_context)
         if more:
             attributes = {**more, **attributes} if attributes else more
         rollout = running.get() or home_rollout()
+        decision = Decision.RECORD_AND_SAMPLE
+        verdict = None
+        if not policy().is_plain or state or _is_special(attributes, rollout):
+            with _SAMPLER:
+                verdict = policy().decide(name, attributes, trace_id, parent, rollout)
+        if verdict is not None:
+            state = verdict.state
+            if verdict.lost:
+                decision = _unkept(verdict)
+                if decision is Decision.DROP:
+                    return SamplingResult(decision, None, state)
+            if verdict.probability < 1 and not verdict.lost:
+                attributes = {**(attributes or {}), semconv.INCLUSION: verdict.probability}
         if rollout is not None:
             stamps = {semconv.ROLLOUT_ID: rollout.rollout_id, semconv.ATTEMPT_ID: rollout.attempt_id}
             attributes = {**attributes, **stamps} if attributes else stamps
-        return SamplingResult(Decision.RECORD_AND_SAMPLE, attributes, state)
+        return SamplingResult(decision, attributes, state)
 
     def get_description(self) -> str:
         return "AgentLightning"
+
+
+def _is_special(attributes: Attributes, rollout: RunningRollout | None) -> bool:
+    """Tell whether there is something to decide although every span is kept by default."""
+    return (attributes is not None and semconv.KEEP in attributes) or (
+        rollout is not None and rollout.sample_rate is not None
+    )
+
+
+def _unkept(verdict: Verdict) -> Decision:
+    """Count a span that is not kept; with tail rules one that was only not sampled is recorded, for them to see."""
+    if verdict.lost == "sampled" and policy().tail is not None:
+        return Decision.RECORD_ONLY
+    get_pipeline().queue.refuse(verdict.lost)
+    return Decision.DROP
 
 
 class _RolloutIds(RandomIdGenerator):
@@ -112,30 +149,45 @@ class LightningTracerProvider(TracerProvider):
         self.is_shared = True
         super().add_span_processor(span_processor)
 
-    def emit(self, name: str, attributes: dict[str, EmittedValue], status: Status | None = None) -> ReadableSpan | None:
+    def emit(
+        self,
+        name: str,
+        attributes: dict[str, EmittedValue],
+        status: Status | None = None,
+        link: Link | None = None,
+        receipt: Receipt | None = None,
+    ) -> ReadableSpan | None:
         """Make a span that begins and ends now under the current one, and hand it to the pipeline.
 
-        The fast way: none of the SDK's machinery for spans that last. Returns None when the provider is shared, and
-        nothing was done. *attributes* becomes the span's.
+        The fast way: none of the SDK's machinery for spans that last. Returns None, and nothing was done, when the
+        provider is shared or the span is one that is perhaps not kept. *attributes* becomes the span's. With *link*
+        it hangs under the span that this points to; stamps in *attributes* stay then. *receipt* is told what becomes of
+        it.
         """
         if self.is_shared:
             return None
-        parent = trace_api.get_current_span().get_span_context()
+        parent = trace_api.get_current_span().get_span_context() if link is None else link.context
         more = inherited(None)
         if more:
             attributes = {**more, **attributes}
         rollout = running.get() or home_rollout()
-        if rollout is not None:
+        state = parent.trace_state
+        if not policy().is_plain or state or _is_special(attributes, rollout):
+            return None  # the sampler decides
+        attempt_id = None if rollout is None else rollout.attempt_id
+        if link is not None and semconv.ATTEMPT_ID in attributes:
+            attempt_id = str(attributes[semconv.ATTEMPT_ID])  # of the span that it points to
+        elif rollout is not None:
             attributes[semconv.ROLLOUT_ID] = rollout.rollout_id
             attributes[semconv.ATTEMPT_ID] = rollout.attempt_id
         if parent.is_valid:
             trace_id = parent.trace_id
         else:
             parent, trace_id = None, self.id_generator.generate_trace_id()
-        now = time.time_ns()
+        now, span_id = time.time_ns(), getrandbits(64) or 1
         span = ReadableSpan(
             name=name,
-            context=SpanContext(trace_id, getrandbits(64) or 1, False, _SAMPLED),  # noqa: FBT003 - positional is faster
+            context=SpanContext(trace_id, span_id, False, _SAMPLED),  # noqa: FBT003 - positional is faster
             parent=parent,
             resource=self._resource,
             attributes=attributes,
@@ -143,8 +195,12 @@ class LightningTracerProvider(TracerProvider):
             start_time=now,
             end_time=now,
             instrumentation_scope=self._scope,
+            links=() if link is None else (link,),
         )
-        self._capture.finish(span, None if rollout is None else rollout.attempt_id)
+        if receipt is not None:
+            receipt.span = span
+            receipt.expect(span_id)
+        self._capture.finish(span, attempt_id)
         return span
 
 
@@ -210,10 +266,18 @@ class ProviderInstrumentor(Instrumentor):
         """Nothing: a provider cannot be taken back."""
 
 
-def emit(name: str, attributes: dict[str, EmittedValue], status: Status | None) -> ReadableSpan | None:
+def emit(
+    name: str,
+    attributes: dict[str, EmittedValue],
+    status: Status | None,
+    link: Link | None = None,
+    receipt: Receipt | None = None,
+) -> ReadableSpan | None:
     """Write a span that begins and ends now by the fast way; None where the SDK's ordinary way has to be taken."""
     provider = providers.get()
-    return provider.emit(name, attributes, status) if isinstance(provider, LightningTracerProvider) else None
+    if not isinstance(provider, LightningTracerProvider):
+        return None
+    return provider.emit(name, attributes, status, link, receipt)
 
 
 def get_tracer(name: str = "agentlightning") -> Tracer:
