@@ -114,6 +114,11 @@ class RecordedCall(Call):
             self.span.record_exception(error)
         self.finish(self.output.payload(), error)
 
+    def fail(self, error: BaseException) -> None:
+        """End the span of a request that got no answer."""
+        self.span.record_exception(error)
+        self.finish({}, error)
+
     def finish(
         self, payload: Mapping[str, object], error: BaseException | None = None, end_ns: int | None = None
     ) -> None:
@@ -228,8 +233,7 @@ def error_status(error: BaseException) -> Status:
 def fail_call(call: RecordedCall, error: BaseException) -> None:
     """End the span of a request that got no answer."""
     with guard("openai.error"):
-        call.span.record_exception(error)
-        call.finish({}, error)
+        call.fail(error)
 
 
 def as_current(call: RecordedCall) -> Any:  # noqa: ANN401 - a context manager of OpenTelemetry

@@ -9,6 +9,7 @@ import functools
 from typing import TYPE_CHECKING, cast
 
 from agentlightning._internal.guard import guard
+from agentlightning.instrumentation.agentops_call import AdoptedCall, owned_span
 from agentlightning.instrumentation.openai_call import current_call, read_request
 from agentlightning.instrumentation.openai_openinference import ObservedCall, open_span
 from agentlightning.instrumentation.openai_record import as_current, end_dropped, fail_call, start_call
@@ -54,6 +55,9 @@ class Routing:
             request = read_request(args, kwargs)
             if not request.calls_model:
                 return None
+            owned = owned_span()
+            if owned is not None:  # the AgentOps SDK records this one: it gets what it lacks, and no second span
+                return AdoptedCall(owned, request)
             if not self._openinference or (self._ours and request.raw == "stream"):
                 return start_call(self._tracer, client, request)
             span = open_span() if self._ours else None

@@ -29,6 +29,7 @@ ENTRY_POINTS = "agentlightning.instrumentors"
 _HERE = "agentlightning.instrumentation."
 _BUILT_IN: dict[str, tuple[tuple[str, ...], str, str]] = {
     # name: modules that trigger it, module and class of the instrumentor
+    "agentops": (("agentops",), _HERE + "agentops", "AgentOpsInstrumentor"),
     "openai": (("openai",), _HERE + "openai", "OpenAIInstrumentor"),
     "smolagents": (("smolagents",), _HERE + "smolagents", "SmolagentsInstrumentor"),
 }
@@ -230,6 +231,36 @@ def unwatch() -> None:
 def set_provider_source(provider_source: ProviderSource) -> None:
     """Say where instrumentors get their tracer provider from, without instrumenting anything."""
     _watch.registry.source = provider_source
+
+
+def is_watching() -> bool:
+    """Tell whether libraries are instrumented as they are imported: whoever asked for that keeps the spans."""
+    return _watch.finder in sys.meta_path
+
+
+def start(name: str) -> bool:
+    """Instrument the library *name*, which was imported, unless it runs already; tell whether this call did it.
+
+    Spans go to the source set before, else to OpenTelemetry's global provider. Thread-safe; never raises for a
+    library's sake.
+    """
+    if _watch.registry.source is None:
+        set_provider_source(_global_provider)
+    if name in _watch.registry.active:
+        return False
+    with _guard(name):
+        _watch.registry.run(name)
+    return name in _watch.registry.active
+
+
+def is_active(name: str) -> bool:
+    """Tell whether the library *name* is instrumented."""
+    return name in _watch.registry.active
+
+
+def stop(name: str) -> None:
+    """Put one library back as it was; nothing happens when it is not instrumented."""
+    _watch.registry.stop(name)
 
 
 def instrument_all(tracer_provider: TracerProvider | None = None) -> None:
