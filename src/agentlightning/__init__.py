@@ -11,6 +11,16 @@ TYPE_CHECKING = False  # as type checkers read it; ``typing`` takes longer than 
 
 if TYPE_CHECKING:
     from agentlightning._internal.version import __version__
+    from agentlightning.adapter import (
+        Adapter,
+        LlmProxyTraceToTriplet,
+        OtelTraceAdapter,
+        TraceAdapter,
+        TracerTraceToTriplet,
+        TraceToMessages,
+        TraceToTripletBase,
+        TraceTree,
+    )
     from agentlightning.algorithm import Algorithm, Baseline, algo
     from agentlightning.emitter import (
         emit_exception,
@@ -79,6 +89,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LLM",
+    "Adapter",
     "AgentLightningError",
     "Alert",
     "Algorithm",
@@ -99,9 +110,11 @@ __all__ = [
     "Link",
     "LitAgent",
     "LitAgentRunner",
+    "LlmProxyTraceToTriplet",
     "MissingExtraError",
     "NamedResources",
     "OtelResource",
+    "OtelTraceAdapter",
     "OtelTracer",
     "PromptTemplate",
     "ProxyLLM",
@@ -128,8 +141,13 @@ __all__ = [
     "StoreVersionError",
     "Task",
     "TaskInput",
+    "TraceAdapter",
     "TraceStatus",
+    "TraceToMessages",
+    "TraceToTripletBase",
+    "TraceTree",
     "Tracer",
+    "TracerTraceToTriplet",
     "Trainer",
     "Triplet",
     "UnknownIdError",
@@ -159,6 +177,10 @@ __all__ = [
 ]
 
 _HOMES = {
+    "adapter": (
+        "Adapter LlmProxyTraceToTriplet OtelTraceAdapter TraceAdapter TraceToMessages TraceToTripletBase TraceTree "
+        "TracerTraceToTriplet"
+    ),
     "algorithm": "Algorithm Baseline algo",
     "emitter": (
         "emit_exception emit_message emit_object emit_reward find_final_reward find_reward_spans "

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
+from agentlightning._internal.guard import guard
 from agentlightning.instrumentation.openai_output import Output
 from agentlightning.instrumentation.openai_stream import tap
 from agentlightning.instrumentation.openai_token import TokenCollector
@@ -119,6 +120,9 @@ def parsed_now(raw: object) -> object:
     parse = getattr(raw, "parse", None)
     if parse is None or not hasattr(raw, "http_response"):
         return raw
-    with contextlib.suppress(Exception):  # a body that cannot be parsed is the user's to find out
+    import openai  # noqa: PLC0415 - optional; it is imported whenever this is called
+
+    # A body that cannot be parsed is the user's to find out; any other failure here is ours.
+    with guard("openai.parse"), contextlib.suppress(ValueError, openai.OpenAIError):
         return parse()
     return None

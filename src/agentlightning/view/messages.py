@@ -103,7 +103,7 @@ def messages(attributes: Mapping[str, Any], *, children: Iterable[Mapping[str, A
     if sent and not any(message.role in ("system", "developer") for message in sent):
         prompt = _instructions(attributes)
         sent = [*([Message("system", tuple(prompt))] if prompt else []), *sent]
-    asked = [_asked_below(cast("Mapping[str, object]", child)) for child in children]
+    asked = [tool_call_below(cast("Mapping[str, object]", child)) for child in children]
     if answered and any(asked) and not any(message.tool_calls for message in answered):
         calls = tuple(item for item in asked if item is not None)
         answered[0] = msgspec.structs.replace(answered[0], parts=answered[0].parts + calls)
@@ -116,7 +116,8 @@ def messages(attributes: Mapping[str, Any], *, children: Iterable[Mapping[str, A
     )
 
 
-def _asked_below(child: Mapping[str, object]) -> ToolCallPart | None:
+def tool_call_below(child: Mapping[str, object]) -> ToolCallPart | None:
+    """Return the tool that a model asked for, from the attributes of AgentOps' span for it; None for any other span."""
     name, call_id = as_text(child.get("tool.name")), as_text(child.get("tool.call.id"))
     if not name or "tool.call.type" not in child:
         return None
@@ -285,7 +286,12 @@ def _tools(attributes: Mapping[str, object]) -> list[ToolDefinition]:
     if not defined:
         request = as_dict(decoded(attributes.get("input.value")))
         defined = as_list(request.get("tools"))
-    return [_tool(as_dict(item)) for item in defined if is_dict(item)]
+    return read_tools(defined)
+
+
+def read_tools(listed: Iterable[object]) -> list[ToolDefinition]:
+    """Return the tools in *listed*, in any known form, decoded from JSON; what is no tool is left out."""
+    return [_tool(as_dict(item)) for item in listed if is_dict(item)]
 
 
 def _tool(raw: dict[str, object]) -> ToolDefinition:
