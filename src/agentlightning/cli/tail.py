@@ -27,15 +27,14 @@ if TYPE_CHECKING:
     from agentlightning.types.change import ChangeCursor, Changes
     from agentlightning.types.query import SpanRow
 
-POLL_S = 0.04
-"""Time between two looks at the store; a look that finds nothing new takes 0.2 ms."""
-
 KINDS = ("llm", "agent", "tool", "chain", "retriever", "reranker", "embedding", "guardrail", "evaluator", "prompt",
          "reward", "message", "object", "exception", "span")  # fmt: skip
 
 _WAIT_S = 0.2
 _GONE_S = 1.0
-"""Time between two looks for processes that have ended with open spans."""
+"""Time between two looks for processes that have ended with open spans, and longest wait for something to happen."""
+_COLLECT_S, _MANY = 0.03, 1000
+"""Where others write all the time, what they wrote within this time is read at once; many spans: there are more."""
 _MAX_DEPTHS = 100_000
 _DEEPEST = 12
 _ID = 12
@@ -100,19 +99,17 @@ async def _follow(store: LightningStore, rollout: str | None, wanted: _Filter, c
     printer = _Printer(wanted)
     looked_s = time.monotonic()
     while True:
-        changes = await store.query_changes(cursor)
-        if changes.cursor is not cursor:
-            cursor = changes.cursor
-            printer.print(changes)
-            if printer.over and not changes.spans:
-                return
-            continue  # there may be more
-        if printer.over:
+        # An answer without spans says that there is no more for now: the last ones of a rollout that is over came.
+        changes = await store.query_changes(cursor, wait_s=0.0 if printer.over else _GONE_S)
+        cursor = changes.cursor
+        printer.print(changes)
+        if printer.over and not changes.spans:
             return
         if time.monotonic() - looked_s > _GONE_S:
             looked_s = time.monotonic()
             printer.print_interrupted()
-        await asyncio.sleep(POLL_S)
+        if changes.spans and len(changes.spans) < _MANY:
+            await asyncio.sleep(_COLLECT_S)
 
 
 class _Printer:

@@ -46,7 +46,7 @@ UNSET: Final = Unset()
 """Argument that was not given: leave the field as it is."""
 
 DEFAULT_POLL_S: Final = 0.5
-"""Longest time after which a waiter looks again for what other processes did; this process wakes it at once."""
+"""Longest time after which a waiter looks at the store again: attempts become overdue without anybody writing."""
 
 
 def is_queuing(rollout: Rollout) -> bool:
@@ -291,7 +291,7 @@ class LightningStore(ABC):
         """Return the spans with these trace and span ids in full, in the order of *keys*; unknown ones are left out."""
 
     @abstractmethod
-    async def query_changes(self, after: ChangeCursor | None = None) -> Changes:
+    async def query_changes(self, after: ChangeCursor | None = None, *, wait_s: float = 0.0) -> Changes:
         """Return what happened in the project since *after*, whichever process wrote it, and where to go on.
 
         Cheap when nothing happened. A span is reported when it is first seen, open or ended, and once more when it has
@@ -301,6 +301,8 @@ class LightningStore(ABC):
         Args:
             after: Cursor of the call before; None for the present: the rollouts that are not finished and their open
                 spans, as of this moment; ``types.change.BEGINNING`` for all that is stored.
+            wait_s: How long to wait for something to happen when nothing has; costs next to nothing meanwhile. A
+                server may answer earlier.
         """
 
     @abstractmethod

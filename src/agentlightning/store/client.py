@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from agentlightning.types.resources import NamedResources
 
 HOLD_S = 10.0
-"""Longest time that one request of ``wait_for_rollouts`` is held by the server; then the client asks again."""
+"""Longest time that one request is held by the server until something happens; then the client asks again."""
 
 _THREADS = 32
 _ROLLOUTS = "/v1/rollouts"
@@ -297,9 +297,11 @@ class LightningStoreClient(LightningStore):
         body = wire.encode_any([list(key) for key in keys])
         return _spans(await self._raw(Request("POST", "/v1/spans/by-key", body=body, content_type=wire.MSGPACK)))
 
-    async def query_changes(self, after: ChangeCursor | None = None) -> Changes:
+    async def query_changes(self, after: ChangeCursor | None = None, *, wait_s: float = 0.0) -> Changes:
         """Return what happened since a cursor; see ``LightningStore``."""
-        request = Request("POST", "/v1/changes", body=wire.encode_any(after), content_type=wire.MSGPACK)
+        query = {"wait_s": f"{min(wait_s, HOLD_S):.3f}"} if wait_s > 0 else {}
+        body, timeout_s = wire.encode_any(after), HOLD_S + min(wait_s, HOLD_S)
+        request = Request("POST", "/v1/changes", query, body, wire.MSGPACK, timeout_s=timeout_s)
         answer = wire.decode_changes(await self._raw(request))
         return Changes(answer.cursor, _rollouts(answer.rollouts), answer.spans)
 

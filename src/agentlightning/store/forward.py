@@ -189,9 +189,9 @@ class ForwardingStore(LightningStore):
         """Hand on; see ``LightningStore.query_spans_by_key``."""
         return await self.forward(lambda store: store.query_spans_by_key(keys))
 
-    async def query_changes(self, after: ChangeCursor | None = None) -> Changes:
+    async def query_changes(self, after: ChangeCursor | None = None, *, wait_s: float = 0.0) -> Changes:
         """Hand on; see ``LightningStore.query_changes``."""
-        return await self.forward(lambda store: store.query_changes(after))
+        return await self.forward(lambda store: store.query_changes(after, wait_s=wait_s))
 
     async def add_resources(self, resources: NamedResources) -> ResourcesUpdate:
         """Hand on; see ``LightningStore.add_resources``."""

@@ -106,6 +106,10 @@ class _MemoryConnector(SqliteConnector):
         )
         return (pages - free) * size
 
+    def stamp(self) -> object:
+        """Return always the same: no other process writes here."""
+        return None
+
     def size_bytes(self) -> int:
         """Return how much memory the data take."""
         with self._lock:

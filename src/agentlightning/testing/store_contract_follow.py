@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -83,6 +85,22 @@ async def other_projects_are_not_followed(store: LightningStore) -> None:
     assert (answer.spans, answer.rollouts) == ([], [])
 
 
+async def a_follower_may_wait(store: LightningStore) -> None:
+    """A follower that waits gets what happens soon after it happened, and an empty answer when nothing does."""
+    cursor = (await store.query_changes(None)).cursor
+    began = time.monotonic()
+    assert not (await store.query_changes(cursor, wait_s=0.2)).spans
+    assert 0.15 < time.monotonic() - began < 5
+    start = start_of(store, 5)
+    waiting = asyncio.create_task(store.query_changes(cursor, wait_s=20))
+    await asyncio.sleep(0.1)
+    began = time.monotonic()
+    batch = WriteBatch(starts=[start], spans=[record_of(start.rollout_id, start.attempt_id, 1)], project=store.project)
+    await asyncio.to_thread(store.write_batch, batch)
+    assert seen(await waiting) == [("step 1", True)]
+    assert time.monotonic() - began < 5
+
+
 async def spans_are_found_by_key(store: LightningStore) -> None:
     """Spans come back in the order in which they were asked for, unknown ones not at all."""
     start = start_of(store, 4)
@@ -108,6 +126,7 @@ FOLLOW_CONTRACT: list[Promise] = [
     changes_are_seen_once,
     a_follower_may_begin_anywhere,
     other_projects_are_not_followed,
+    a_follower_may_wait,
     spans_are_found_by_key,
 ]
 """The checks of this module."""

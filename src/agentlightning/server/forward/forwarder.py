@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("agentlightning.forward")
 
-_POLL_S = 0.5
-"""Time between two looks at the store while nothing happens."""
+_WAIT_S = 1.0
+"""How long the store is asked to wait for something to happen; ``stop`` may take as long."""
+_COLLECT_S = 0.5
+"""Pause after something was sent, so that the next request holds more than a few spans."""
 
 
 class Forwarder:
@@ -76,7 +78,8 @@ class Forwarder:
         failures = 0
         while not self._stop.is_set():
             try:
-                cursor = await self._catch_up(cursor or await self._resume())
+                before = self.counts.requests
+                cursor = await self._catch_up(cursor or await self._resume(), wait_s=_WAIT_S)
             except StoreError as error:
                 cursor = None  # what was sent since the last note is sent again
                 failures += 1
@@ -85,7 +88,8 @@ class Forwarder:
                 await self._sleep(self._options.pause_s(failures))
             else:
                 failures = 0
-                await self._sleep(_POLL_S)
+                if self.counts.requests != before:
+                    await self._sleep(_COLLECT_S)
         return self.counts
 
     def stop(self) -> None:
@@ -100,14 +104,15 @@ class Forwarder:
     async def _resume(self) -> ChangeCursor:
         return BEGINNING if self._file is None else await self._file.read(self._store)
 
-    async def _catch_up(self, cursor: ChangeCursor) -> ChangeCursor:
-        """Send what is behind *cursor* and return the new one."""
+    async def _catch_up(self, cursor: ChangeCursor, wait_s: float = 0.0) -> ChangeCursor:
+        """Send what is behind *cursor*, for which it waits so long, and return the new one."""
         while not self._stop.is_set():
-            changes = await self._store.query_changes(cursor)
-            if changes.cursor == cursor:
-                break
+            changes = await self._store.query_changes(cursor, wait_s=wait_s)
+            wait_s = 0.0
             last = await self._send_rows(changes.spans)
             cursor = changes.cursor
+            if not changes.spans:
+                break
             if self._file is not None:
                 await asyncio.to_thread(self._file.write, cursor, last)
         return cursor

@@ -6,15 +6,13 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
 from agentlightning.server.gate import write_audit
+from agentlightning.server.routes.spans import MAX_HOLD_S
 from agentlightning.server.routes.state import state_of
 from agentlightning.store import client_server as bodies  # noqa: TC001 - FastAPI reads the annotations
 from agentlightning.store.base import LightningStore, is_finished
 from agentlightning.types.core import Attempt, AttemptedRollout, Rollout
 from agentlightning.types.query import RolloutFilter
 from agentlightning.types.resources import ResourcesUpdate  # noqa: TC001 - FastAPI reads the annotations
-
-MAX_HOLD_S = 20.0
-"""Longest time that a request which waits is held."""
 
 router = APIRouter(prefix="/v1", tags=["rollouts"])
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
+MAX_HOLD_S = 20.0
+"""Longest time that a request which waits is held."""
+
 router = APIRouter(prefix="/v1", tags=["spans"])
 
 
@@ -84,10 +87,10 @@ async def query_spans_by_key(request: Request) -> Response:
 
 
 @router.post("/changes")
-async def query_changes(request: Request) -> Response:
-    """Return what happened in the project since a cursor (MessagePack)."""
+async def query_changes(request: Request, wait_s: float = 0.0) -> Response:
+    """Return what happened in the project since a cursor (MessagePack), waiting for it at most 20 s."""
     after = decoded(wire.decode_cursor, await request.body(), request)
-    found = await state_of(request).store_of(request).query_changes(after)
+    found = await state_of(request).store_of(request).query_changes(after, wait_s=min(wait_s, MAX_HOLD_S))
     rollouts = [rollout.model_dump(mode="json") for rollout in found.rollouts]
     return Response(wire.encode_any(wire.ChangesReply(found.cursor, rollouts, found.spans)), media_type=wire.MSGPACK)
 

@@ -51,6 +51,14 @@ class Connector(Protocol):
         """Begin a transaction that only reads, on one state of the data; never waits for writers."""
         ...
 
+    def stamp(self) -> object:
+        """Return a value that is another one after another process has written; costs microseconds, no query."""
+        ...
+
+    def generation(self) -> str:
+        """Return a text that is another one for other connections: their versions cannot be compared."""
+        ...
+
     def size_bytes(self) -> int:
         """Return how much room the data take."""
         ...

@@ -45,6 +45,7 @@ class SqlContents(SqlFollow):
             return []
         records = [span.to_record() for span in spans]
         await asyncio.to_thread(self.writer.add, records, [span.sequence_id for span in spans])
+        self.activity.notify()
         keys = to_json([(record.trace_id, record.span_id) for record in records])
         found = await self.fetch("spans_by_key", (keys,))
         return [Span.from_record(*rows.to_span_record(row)) for row in found]

@@ -7,9 +7,11 @@ replaces the note, so the reader brings the keys of the spans that it knows to b
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, TypeVar
 
 from agentlightning._internal.clock import NS_PER_S, now_ns
+from agentlightning.store.base import DEFAULT_POLL_S
 from agentlightning.store.lifecycle import FINISHED
 from agentlightning.store.pack import to_json
 from agentlightning.store.sql import rows
@@ -37,9 +39,25 @@ _RECENT_NS = 7 * 86_400 * NS_PER_S
 class SqlFollow(SqlHandle):
     """What changes in a database; see ``LightningStore`` for the promises."""
 
-    async def query_changes(self, after: ChangeCursor | None = None) -> Changes:
+    async def query_changes(self, after: ChangeCursor | None = None, *, wait_s: float = 0.0) -> Changes:
         """Return what happened since a cursor; see ``LightningStore``."""
-        return await self._look(lambda transaction: _changes(transaction, self.project, after))
+        if wait_s <= 0 or after is None:
+            return await self._changes(after)
+        deadline = time.monotonic() + wait_s
+        with self.activity.listen() as listener:
+            while True:
+                listener.clear()
+                found = await self._changes(after)
+                after = found.cursor
+                left = min(DEFAULT_POLL_S, deadline - time.monotonic())
+                if found.spans or found.rollouts or left <= 0:
+                    return found
+                await listener.wait(left)
+
+    async def _changes(self, after: ChangeCursor | None) -> Changes:
+        return await self._look(
+            lambda transaction: _changes(transaction, self.project, after, self.connector.generation())
+        )
 
     async def query_spans_by_key(self, keys: Sequence[tuple[str, str]]) -> list[Span]:
         """Return spans in full by trace and span id; see ``LightningStore``."""
@@ -56,8 +74,8 @@ class SqlFollow(SqlHandle):
         return await asyncio.to_thread(look)
 
 
-def _changes(transaction: Transaction, project: str, after: ChangeCursor | None) -> Changes:
-    version = "/".join(str(number) for number in transaction.fetch("data_version")[0])
+def _changes(transaction: Transaction, project: str, after: ChangeCursor | None, generation: str) -> Changes:
+    version = "/".join([generation, *map(str, transaction.fetch("data_version")[0])])
     if after is not None and after.version == version:
         return Changes(after)
     last_span, last_rollout = transaction.fetch("newest_places")[0]

@@ -35,7 +35,9 @@ class SqlHandle:
         self.url = url
         self.connector = connector
         self.writer = BatchWriter(connector)
-        self.signal = ChangeSignal()
+        self.signal = ChangeSignal(connector.stamp)
+        self.activity = ChangeSignal(connector.stamp)
+        """Wakes at every write, ``signal`` at those that may end a rollout."""
 
     def with_project(self, project: str) -> Self:
         """Return a handle for another project; see ``LightningStore``."""
@@ -48,13 +50,15 @@ class SqlHandle:
         result = self.writer.write(batch)
         if batch.ends:
             self.signal.notify()
+        self.activity.notify()
         return result
 
     def after_fork(self) -> None:
         """Make the store usable in a forked child; see ``LightningStore``."""
         self.connector.after_fork()
         self.writer.after_fork()
-        self.signal = ChangeSignal()
+        self.signal = ChangeSignal(self.connector.stamp)
+        self.activity = ChangeSignal(self.connector.stamp)
 
     def close(self) -> None:
         """Close the connections; see ``LightningStore``."""
@@ -86,4 +90,5 @@ class SqlHandle:
             changes.retire_overdue(transaction, now_ns())
             result = work(transaction)
         self.signal.notify()
+        self.activity.notify()
         return result

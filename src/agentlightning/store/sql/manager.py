@@ -14,7 +14,6 @@ from agentlightning.errors import UnknownIdError
 from agentlightning.store import lifecycle
 from agentlightning.store.base import DEFAULT_POLL_S, UNSET, LightningStore, Unset
 from agentlightning.store.pack import to_json
-from agentlightning.store.signal import wait_for_event
 from agentlightning.store.sql import changes, rows
 from agentlightning.store.sql.changes import NewAttempt
 from agentlightning.store.sql.contents import SqlContents
@@ -163,14 +162,14 @@ class SqlLightningStore(SqlContents, LightningStore):
         """Wait until rollouts are finished; see ``LightningStore``."""
         deadline = None if timeout is None else time.monotonic() + timeout
         wanted = to_json(rollout_ids)
-        with self.signal.listen() as event:
+        with self.signal.listen() as listener:
             while True:
-                event.clear()
+                listener.clear()
                 statuses: dict[str, str] = dict(await self.fetch("statuses_of", (wanted,)))
                 left = DEFAULT_POLL_S if deadline is None else min(DEFAULT_POLL_S, deadline - time.monotonic())
                 if left <= 0 or lifecycle.FINISHED.issuperset(statuses.values()):
                     break
-                await wait_for_event(event, left)
+                await listener.wait(left)
         done = [rollout_id for rollout_id in rollout_ids if statuses.get(rollout_id) in lifecycle.FINISHED]
         found = {
             r.rollout_id: r for rollout_id in dict.fromkeys(done) if (r := await self.get_rollout_by_id(rollout_id))

@@ -13,6 +13,7 @@ import functools
 import os
 import random
 import re
+import secrets
 import sqlite3
 import threading
 import time
@@ -68,10 +69,12 @@ class SqliteConnector:
             StoreVersionError: The file was written by a newer release.
         """
         self.path = Path(path).expanduser().absolute()
+        self._log = self.path.with_name(self.path.name + "-wal")
         self._lock = threading.RLock()
         self._pid = os.getpid()
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
+        self._generation = ""
         self._is_resting = False
         self._is_checked = False
         rest_at_fork(self)
@@ -138,6 +141,7 @@ class SqliteConnector:
         connection = self._writer if writing else self._reader
         if connection is None:
             connection = self._connect()
+            self._generation = secrets.token_hex(4)
             if writing:
                 self._writer = connection
                 if self._is_checked:
@@ -220,9 +224,17 @@ class SqliteConnector:
                 with contextlib.suppress(sqlite3.Error):
                     connection.execute("ROLLBACK")
 
+    def stamp(self) -> object:
+        """Return size and time of the last change of the file and its log; see ``Connector.stamp``."""
+        return _stamp(self.path), _stamp(self._log)
+
+    def generation(self) -> str:
+        """Return a text that changes when connections are opened anew; see ``Connector.generation``."""
+        return self._generation
+
     def size_bytes(self) -> int:
         """Return the size of the file and its log."""
-        files = (self.path, self.path.with_name(self.path.name + "-wal"))
+        files = (self.path, self._log)
         return sum(file.stat().st_size for file in files if file.exists())
 
     def close(self) -> None:
@@ -234,6 +246,14 @@ class SqliteConnector:
                 if connection is not None:
                     connection.close()
             self._writer = self._reader = None
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0
+    return status.st_mtime_ns, status.st_size
 
 
 class SqliteTransaction:
