@@ -1,0 +1,141 @@
+"""The process of the AgentOps server, as ``AgentOpsServerManager`` starts it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import ssl
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+from agentlightning import settings
+from agentlightning.errors import AgentLightningError
+from agentlightning.instrumentation.agentops_server import PROCESS_NAME
+from agentlightning.server.access import TokenFile
+from agentlightning.server.agentops import dashboard, page, public, routes
+from agentlightning.server.agentops.access import AgentOpsRules, Keys
+from agentlightning.server.agentops.log import log_to_file, state_folder
+from agentlightning.server.agentops.signer import Signer, read_key
+from agentlightning.server.agentops.state import AgentOpsState, WithState
+from agentlightning.server.agentops.title import set_title
+from agentlightning.server.app import create_app
+from agentlightning.server.launcher import ServerOptions, make_config
+from agentlightning.store.url import open_store
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Generator
+    from multiprocessing.connection import Connection
+
+    from agentlightning.instrumentation.agentops_server import AgentOpsServerOptions, ServerJob
+    from agentlightning.server.gate import App
+    from agentlightning.store.base import LightningStore
+
+log = logging.getLogger("agentlightning.agentops")
+
+_PARENT_LOOK_S = 1.0
+_LAST_WAIT_S = 8.0
+"""Longest time from the end of the parent to the end of this process."""
+
+
+def make_app(store: LightningStore, options: AgentOpsServerOptions) -> App:
+    """Return the application: that of the store server with the routes of AgentOps.
+
+    Raises:
+        SettingError: Others can reach the host, and there is no file of tokens.
+    """
+    keys = Keys(TokenFile(Path(options.tokens)) if options.tokens else None, store.project)
+    signer = Signer(read_key(state_folder() / "signing.key"))
+    rules = AgentOpsRules(options, signer, keys)
+    routers = [module.router for module in (routes, public, dashboard, page)]
+    app = create_app(store, rules, None, routers)
+    return WithState(app, AgentOpsState(rules=rules, signer=signer, keys=keys, project=store.project))
+
+
+def run(job: ServerJob, listener: socket.socket, ready: Connection) -> None:
+    """Serve until SIGTERM or the end of the parent; *ready* gets None when requests are answered, else the problem."""
+    set_title(f"{PROCESS_NAME}: {job.options.host}:{listener.getsockname()[1]}")
+    settings.forget()
+    settings.apply_log_level()
+    handler = log_to_file(
+        Path(job.options.log_file) if job.options.log_file else None, f" :{listener.getsockname()[1]}"
+    )
+    try:
+        _serve(job, listener, ready)
+    except (AgentLightningError, OSError, ssl.SSLError) as error:
+        log.error("the AgentOps server ends: %s", error)  # noqa: TRY400 - one line says it
+        with contextlib.suppress(OSError, ValueError):
+            ready.send(str(error))
+    finally:
+        if handler is not None:
+            handler.close()
+
+
+def _serve(job: ServerJob, listener: socket.socket, ready: Connection) -> None:
+    options = job.options
+    store = open_store(options.store, options.project)
+    try:
+        how = ServerOptions(
+            host=options.host, port=listener.getsockname()[1], tls_cert=options.tls_cert, tls_key=options.tls_key
+        )
+        config = make_config(make_app(store, options), how)
+        try:
+            config.load()
+        except (OSError, ssl.SSLError) as error:
+            msg = f"cannot use the certificate {options.tls_cert}: {error}; give --tls-cert and --tls-key, PEM files"
+            raise AgentLightningError(msg) from error
+
+        def answer() -> None:
+            with contextlib.suppress(OSError):
+                ready.send(None)
+            ready.close()
+
+        server = _Server(config, answer)
+        signal.signal(signal.SIGTERM, server.end)
+        threading.Thread(target=_watch_parent, args=(job.parent_pid, server), name="parent", daemon=True).start()
+        asyncio.run(server.serve([listener]))
+    finally:
+        store.close()
+
+
+class _Server(uvicorn.Server):
+    """Tells when it answers, and leaves signals to this module."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to answer."""
+        await super().startup(sockets)
+        self._on_ready()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Change no handler: SIGINT is ignored here, SIGTERM ends the server."""
+        yield
+
+    def end(self, *_: Any) -> None:  # noqa: ANN401 - as a handler of a signal
+        """End after the requests under way."""
+        self.should_exit = True
+
+
+def _watch_parent(parent_pid: int, server: _Server) -> None:
+    """End the server when its parent is gone, however it went; on a thread."""
+    parent = multiprocessing.parent_process()
+    while not server.should_exit:
+        # The pipe says it at once, unless a forked child of the parent holds its other end too.
+        if parent is not None:
+            parent.join(_PARENT_LOOK_S)
+        if (parent is not None and not parent.is_alive()) or os.getppid() != parent_pid:
+            log.warning("process %d that started the AgentOps server is gone: the server ends", parent_pid)
+            server.end()
+    threading.Event().wait(_LAST_WAIT_S)
+    os._exit(1)
