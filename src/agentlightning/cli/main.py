@@ -28,6 +28,7 @@ COMMANDS = {
     "tail": "Print spans as they start and end.",
     "cost": "Explain what rollouts cost.",
     "export": "Send recorded rollouts to an OTLP backend.",
+    "agentops": "Run a local server for the AgentOps SDK.",
     "store": "Serve a store, back it up, check it, delete old rollouts.",
     "doctor": "Check this installation, its settings and its store.",
 }

@@ -172,10 +172,10 @@ class AgentOpsServerManager:
         self._stopping.set()
         with self._lock:
             process, self.server_process = self.server_process, None
-            self._release()
             atexit.unregister(self._at_exit)
             if process is not None:
                 _end(process)
+            self._release()
 
     def _find_available_port(self) -> int:
         """Reserve the port that was asked for, else a free one, and return it; nobody else can take it afterwards.

@@ -119,7 +119,9 @@ def log_to_file(path: Path | None, label: str) -> RotatingFile | None:
         ours.warning("no log: %s: %s", target, error.strerror)
         return None
     audit.setLevel(logging.INFO)
-    ours.addHandler(handler)
+    # Those of the server's libraries would go to the stderr of the program that started it.
+    for logger in (ours, logging.getLogger("uvicorn.error"), logging.getLogger("asyncio")):
+        logger.addHandler(handler)
     if ours.level == logging.NOTSET or ours.level > logging.INFO:
         ours.setLevel(logging.INFO)
     return handler
