@@ -8,9 +8,9 @@ A *live* setting may change at any time; the others only before they are first u
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
-import re
 import sys
 import threading
 from dataclasses import dataclass
@@ -40,8 +40,8 @@ class Setting(Generic[T]):
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[str, ...] = ()
-    pattern: str = ""
-    """Regular expression that a text has to match, and an example after two spaces and a ``#``."""
+    check: str = ""
+    """``module:function`` that raises ``SettingError`` for a value that makes no sense, loaded when it is needed."""
     live: bool = False
 
     @property
@@ -61,6 +61,9 @@ class Setting(Generic[T]):
             raise SettingError(self._complaint(value, source)) from None
         if not self._in_range(parsed):
             raise SettingError(self._complaint(value, source))
+        if self.check:
+            module, _, function = self.check.partition(":")
+            getattr(importlib.import_module(module), function)(parsed)
         return parsed
 
     def _convert(self, value: object) -> Any:  # noqa: ANN401 - one of four types, which the caller knows
@@ -72,7 +75,7 @@ class Setting(Generic[T]):
         if self.choices:
             return str(value).strip().upper()
         if self.type is str:
-            return str(value)
+            return _text(value)
         if isinstance(value, bool):
             raise TypeError
         return self.type(value)  # type: ignore[arg-type] - int() and float() raise for what they cannot take
@@ -81,7 +84,7 @@ class Setting(Generic[T]):
         if self.choices:
             return value in self.choices
         if isinstance(value, str):
-            return not self.pattern or re.fullmatch(self.pattern, value, re.VERBOSE) is not None
+            return True
         low = float("-inf") if self.minimum is None else self.minimum
         high = float("inf") if self.maximum is None else self.maximum
         return low <= float(value) <= high  # type: ignore[arg-type] - a number here; NaN is out of every range
@@ -91,8 +94,6 @@ class Setting(Generic[T]):
             wanted = "one of " + ", ".join(self.choices)
         elif self.type is bool:
             wanted = "1 or 0"
-        elif self.pattern:
-            wanted = "something like " + self.pattern.rpartition("  # ")[2]
         else:
             wanted = {int: "a whole number", float: "a number", str: "text"}[self.type]
             if self.maximum is not None:
@@ -100,6 +101,18 @@ class Setting(Generic[T]):
             elif self.minimum is not None:
                 wanted += f" of at least {self.minimum:g}"
         return f"{source} is {value!r}; set it to {wanted}"
+
+
+def _text(value: object) -> str:
+    """Return *value* as the text that a variable of the environment would hold: a list is separated by commas."""
+    if not isinstance(value, (list, tuple, set, frozenset)):
+        return str(value)
+    items = list(cast("Iterable[object]", value))
+    if all(isinstance(item, str) for item in items):
+        return ",".join(map(str, items))
+    import json  # noqa: PLC0415 - for lists of rules only
+
+    return json.dumps(items)
 
 
 ENABLED = Setting("AGL_ENABLED", bool, default=True)
@@ -158,12 +171,7 @@ SAMPLE_RATE = Setting("AGL_SAMPLE_RATE", float, default=1.0, minimum=0, maximum=
 """Share of traces that are kept; the trace id decides, so all processes agree. Rewards and exceptions always are."""
 
 SAMPLE_RULES = Setting(
-    "AGL_SAMPLE_RULES",
-    str,
-    default="",
-    pattern=r"\s*([^;\n]*[^;\n\s]\s*=\s*(keep|drop|0?\.\d+|0|1|0\.|1\.0*)\s*([;\n]\s*|\Z))*"
-    "  # name*=0.1; heartbeat=drop",
-    live=True,
+    "AGL_SAMPLE_RULES", str, default="", check="agentlightning.pipeline.sampling:parse_rules", live=True
 )
 """Rules for single spans, separated by ``;``: ``name*=0.1; heartbeat=drop; @tool.name:search=keep``; the first that
 matches holds instead of ``sample_rate``."""
@@ -235,6 +243,26 @@ WATCH_ERRORS = Setting("AGL_WATCH_ERRORS", float, default=0.05, minimum=0, maxim
 
 CPU_LOWERS_SAMPLING = Setting("AGL_CPU_LOWERS_SAMPLING", bool, default=False, live=True)
 """Whether an alert for processors halves ``sample_rate`` until it is over; never for the rollouts of a trainer."""
+
+REDACT = Setting("AGL_REDACT", bool, default=True, live=True)
+"""Whether texts are searched for what looks like a credential; values whose name says so are replaced in any case."""
+
+REDACT_PII = Setting(
+    "AGL_REDACT_PII", str, default="0", live=True, check="agentlightning.pipeline.redaction.rule:check_pii"
+)
+"""``1``: e-mail addresses, phone numbers, IBANs, payment cards and resident ids are replaced too; or names of rules,
+comma-separated, which is the only way to ``ip-address``."""
+
+REDACT_RULES = Setting(
+    "AGL_REDACT_RULES", str, default="", live=True, check="agentlightning.pipeline.redaction.rule:check_custom"
+)
+"""Further rules: a JSON list of ``{"id", "pattern", "gate", "entropy"}``, or the path of a file with one."""
+
+REDACT_OFF = Setting("AGL_REDACT_OFF", str, default="", live=True)
+"""Names of rules that are not applied, comma-separated; ``named`` and ``environment`` are the two without a pattern."""
+
+REDACT_KEY = Setting("AGL_REDACT_KEY", str, default="")
+"""Key of the hashes in place of credentials, for several stores to share; empty: a random one beside each store."""
 
 ALERT_TRACING_RATE = Setting("AGL_ALERT_TRACING_RATE", float, default=0.99, minimum=0, maximum=1, live=True)
 """A runner raises an alert when a smaller share of its rollouts has a complete trace in the store; 0: never."""

@@ -205,11 +205,11 @@ def _text(table: _Table, *, explain: bool) -> Iterator[str]:
 
 def _row(name: str, bill: Bill, new: Bill | None, columns: tuple[tuple[str, int], ...]) -> str:
     cells = {
-        "CALLS": count(bill.calls),
-        "FRESH": count(bill.tokens.get("fresh", 0)),
-        "CACHE READ": count(bill.tokens.get("cache_read", 0)),
-        "CACHE WRITE": count(bill.tokens.get("cache_write", 0)),
-        "OUTPUT": count(bill.tokens.get("output", 0)),
+        "CALLS": _about(bill, bill.estimated_calls),
+        "FRESH": _about(bill, bill.estimated_tokens("fresh")),
+        "CACHE READ": _about(bill, bill.estimated_tokens("cache_read")),
+        "CACHE WRITE": _about(bill, bill.estimated_tokens("cache_write")),
+        "OUTPUT": _about(bill, bill.estimated_tokens("output")),
         "COST": _amount(bill),
     }
     if new is not None:
@@ -217,10 +217,15 @@ def _row(name: str, bill: Bill, new: Bill | None, columns: tuple[tuple[str, int]
     return " ".join([name, *(f"{cells.get(title, ''):>{size}}" for title, size in columns)])
 
 
+def _about(bill: Bill, number: float) -> str:
+    """Return a number, marked as an estimate where calls were sampled."""
+    return ("~" if bill.sampled else "") + count(round(number))
+
+
 def _amount(bill: Bill) -> str:
     if not bill.priced:
         return "unknown"
-    return money(bill.usd) + ("+?" if bill.unknown else "")
+    return ("~" if bill.sampled else "") + money(bill.estimated_usd) + ("+?" if bill.unknown else "")
 
 
 def _change(old: Bill, new: Bill) -> str:
@@ -248,6 +253,11 @@ def _remarks(bill: Bill, mark: str) -> Iterator[str]:
     yield ""
     exactly = f"exactly ${document.amount(bill.usd)} for {plural(bill.priced, 'call')}"
     yield f"{mark}prices: {', '.join(sources) or 'none'} · {exactly}"
+    if bill.sampled:
+        yield (
+            f"{mark}estimate: {count(bill.sampled)} of {plural(bill.calls, 'recorded call')} were sampled and stand "
+            f"for {count(round(bill.sampled + bill.unseen_calls))}; figures with ~ weigh each by 1 / its probability"
+        )
     for (provider, model, reason), number in sorted(bill.unknown.items(), key=lambda entry: -entry[1]):
         name = safe("/".join(part for part in (provider, model) if part) or "no model")
         yield style(f"{mark}unknown: {plural(number, 'call')} of {name}: {safe(reason)}", fg="yellow")
@@ -283,6 +293,18 @@ def _json(table: _Table) -> Iterator[str]:
     yield from document.stream(head, "groups", groups)
 
 
+def _estimate_object(bill: Bill) -> document.Document | None:
+    """Return what all calls come to where some were sampled; None where every call was recorded."""
+    if not bill.sampled:
+        return None
+    return {
+        "sampled_calls": bill.sampled,
+        "calls": bill.estimated_calls,
+        "usd": document.amount(bill.estimated_usd) if bill.priced else None,
+        "tokens": {name: bill.estimated_tokens(name) for name in bill.tokens},
+    }
+
+
 def _bill_object(bill: Bill) -> document.Document:
     return {
         "calls": bill.calls,
@@ -307,4 +329,5 @@ def _bill_object(bill: Bill) -> document.Document:
         "reported_usd": bill.reported_usd if bill.reported_calls else None,
         "reported_calls": bill.reported_calls,
         "suspicious_calls": bill.suspicious,
+        "estimate": _estimate_object(bill),
     }

@@ -110,6 +110,15 @@ def totals_object(totals: Totals) -> Document:
     found["input_tokens"], found["total_tokens"] = totals.input_tokens, totals.total_tokens
     found["cost_usd"] = amount(cost) if totals.cost_known else None
     found["reported_cost_usd"] = found.pop("reported_cost")
+    for name in ("sampled_calls", "unseen_calls", "unseen_tokens", "unseen_cost"):
+        del found[name]
+    if totals.sampled_calls:
+        found["estimate"] = {
+            "sampled_calls": totals.sampled_calls,
+            "calls": totals.estimated_calls,
+            "tokens": totals.estimated_tokens,
+            "cost_usd": amount(totals.estimated_cost) if totals.cost_known else None,
+        }
     return found
 
 

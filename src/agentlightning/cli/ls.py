@@ -12,13 +12,13 @@ import click
 from agentlightning.cli.figures import totals_of
 from agentlightning.cli.options import store_options
 from agentlightning.cli.terminal import fit, safe, show, style, width
-from agentlightning.cli.text import count, dollars, duration
+from agentlightning.cli.text import count, dollars, duration, money
 from agentlightning.store.url import open_store
+from agentlightning.view.tree import Totals
 
 if TYPE_CHECKING:
     from agentlightning.store.base import LightningStore
     from agentlightning.types.core import Attempt, Rollout
-    from agentlightning.view.tree import Totals
 
 STATUS_COLOURS = {"succeeded": "green", "failed": "red", "running": "cyan", "cancelled": "yellow"}
 
@@ -66,12 +66,26 @@ async def _lines(store: LightningStore, limit: int, *, everything: bool) -> list
     if not rollouts:
         return [f"No rollout in project {store.project!r} yet. Record one: agl run python my_agent.py"]
     lines = [style(_row([name for name, _ in _COLUMNS], "WHAT"), bold=True)]
+    whole = Totals()
     for rollout in rollouts[:limit]:
         attempt = await store.get_latest_attempt(rollout.rollout_id)
-        lines.append(_line(rollout, attempt, await totals_of(store, rollout.rollout_id, attempt)))
+        totals = await totals_of(store, rollout.rollout_id, attempt)
+        whole.add(totals)
+        lines.append(_line(rollout, attempt, totals))
+    if whole.sampled_calls:
+        lines.append(_estimate(whole))
     if len(rollouts) > limit:
         lines.append(style(f"More: agl ls -n {limit * 5}", dim=True))
     return lines
+
+
+def _estimate(whole: Totals) -> str:
+    """Say what the listed rollouts stand for, where their spans were sampled: the lines show what was recorded."""
+    cost = f", {money(whole.estimated_cost)}" if whole.cost_known else ""
+    return (
+        f"Sampled: in all about {count(round(whole.estimated_calls))} calls, "
+        f"{count(round(whole.estimated_tokens))} tokens{cost} (estimate: each call weighs 1 / its probability)"
+    )
 
 
 def _line(rollout: Rollout, attempt: Attempt | None, totals: Totals) -> str:

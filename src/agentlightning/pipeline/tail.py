@@ -1,8 +1,8 @@
 """Tail rules: spans of traces that were not sampled wait here, in memory, for something that makes them worth keeping.
 
 A trace is kept as a whole by an error, a reward, a slow span or a costly call; what came before it is written then,
-what comes later at once. What no rule keeps is let go a minute after the end of its root and counted ``sampled``. Decided by
-each process for its own spans. Held spans are not durable. Used by the worker, under its lock of order.
+what comes later at once. What no rule keeps is let go a minute after the end of its root and counted ``sampled``. Each
+process decides for its own spans. Held spans are not durable. Used by the worker, under its lock of order.
 """
 
 from __future__ import annotations

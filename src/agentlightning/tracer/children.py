@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import TracerProvider
 
+_OF_SAMPLING: tuple[settings.Setting[Any], ...] = (
+    settings.SAMPLE_RATE,
+    settings.SAMPLE_RULES,
+    settings.TAIL_ERRORS,
+    settings.TAIL_REWARDS,
+    settings.TAIL_SLOW_S,
+    settings.TAIL_COST_USD,
+)
+
 _ENVIRONMENT_ARGUMENT = 10
 """Place of ``env`` among the positional arguments of ``subprocess.Popen``."""
 
@@ -52,8 +61,7 @@ def child_environment() -> dict[str, str] | None:
 def _sampling_variables(rollout: RunningRollout | None) -> dict[str, str]:
     """Return what a child has to know beside the trace id to decide as this process does, where it cannot know it."""
     found: dict[str, str] = {}
-    for setting in (settings.SAMPLE_RULES, settings.TAIL_ERRORS, settings.TAIL_REWARDS, settings.TAIL_SLOW_S,
-                    settings.TAIL_COST_USD, settings.SAMPLE_RATE):  # fmt: skip
+    for setting in _OF_SAMPLING:
         value, source = settings.lookup(setting)
         if source == "configure":
             found[setting.variable] = str(value)

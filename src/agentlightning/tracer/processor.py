@@ -66,6 +66,8 @@ class CaptureProcessor(SpanProcessor):
         """
         self._collectors = collectors
         self._stamping = stamping
+        self._unsampled: dict[int, str] = {}
+        """Why spans of a provider that is not ours are not kept, by span id, while they run."""
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Stamp the span and note that it is open."""
@@ -93,22 +95,24 @@ class CaptureProcessor(SpanProcessor):
             if context is not None:
                 if self._stamping and not context.trace_flags.sampled:
                     return  # a sampler of the program's said so
-                lost: str | None = vars(span).get(UNSAMPLED)
-                if lost is not None and not (lost == "sampled" and policy().tail is not None):
-                    get_pipeline().open_spans.recent.pop(context.span_id, None)
-                    get_pipeline().queue.refuse(lost)
-                    return
+                lost = self._unsampled.pop(context.span_id, None) if self._unsampled else None
+                if lost is not None:
+                    if lost == "filtered" or policy().tail is None:
+                        get_pipeline().open_spans.recent.pop(context.span_id, None)
+                        get_pipeline().queue.refuse(lost)
+                        return
+                    setattr(span, UNSAMPLED, lost)  # it is another object than the one that started
                 get_pipeline().open_spans.recent.pop(context.span_id, None)
             attempt_id = (span.attributes or {}).get(semconv.ATTEMPT_ID) if self._collectors else None
             self.finish(span, attempt_id if isinstance(attempt_id, str) else None)
 
-    @staticmethod
-    def _decide(span: Span, parent_context: Context | None, rollout: RunningRollout | None) -> None:
+    def _decide(self, span: Span, parent_context: Context | None, rollout: RunningRollout | None) -> None:
         """Decide on a span of a provider whose sampler is not ours; it is recorded for the program in any case."""
         parent = get_current_span(parent_context).get_span_context()
         trace_id = span.get_span_context().trace_id
         verdict = policy().decide(span.name, span.attributes, trace_id, parent, rollout, stateful=False)
         if verdict.lost:
+            self._unsampled[span.get_span_context().span_id] = verdict.lost
             setattr(span, UNSAMPLED, verdict.lost)
         elif verdict.probability < 1:
             span.set_attribute(semconv.INCLUSION, verdict.probability)

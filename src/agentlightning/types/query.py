@@ -43,6 +43,8 @@ class SpanFacts(msgspec.Struct, kw_only=True, omit_defaults=True):
     on who wrote them. Never added up: agents and chains report the sum of the calls below them."""
     reported_output_tokens: int | None = None
     reported_total_tokens: int | None = None
+    inclusion: float | None = None
+    """With which probability the span was kept, where it was sampled: sums over spans weigh it by the inverse."""
     inconsistent: bool = False
     """The reported counts contradict each other (a part above its whole, a total that is no sum); what was taken is
     clamped to what is possible."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from agentlightning.view.cost import ZERO, plus, price, total
+from agentlightning.view.cost import ZERO, plus, price, times, total
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -68,11 +68,30 @@ class Bill(msgspec.Struct):
     """What a reader should know about how prices were found, with the number of calls."""
     suspicious: int = 0
     """Calls that cost more than a token can."""
+    sampled: int = 0
+    """Calls that were kept by chance; what they stand for is in ``unseen_calls``, ``unseen_tokens``, ``unseen_usd``."""
+    unseen_calls: float = 0.0
+    unseen_tokens: dict[str, float] = {}
+    unseen_usd: Decimal = ZERO
 
     @property
     def usd(self) -> Decimal:
         """The sum of the lines, exactly."""
         return total(line.usd for line in self.lines.values())
+
+    @property
+    def estimated_usd(self) -> Decimal:
+        """What all calls cost, also those that sampling left out: without bias, exact where nothing was sampled."""
+        return plus(self.usd, self.unseen_usd)
+
+    @property
+    def estimated_calls(self) -> float:
+        """How many calls there were, as ``estimated_usd``."""
+        return self.calls + self.unseen_calls
+
+    def estimated_tokens(self, name: str) -> float:
+        """Return how many tokens of the class *name* there were, as ``estimated_usd``."""
+        return self.tokens.get(name, 0) + self.unseen_tokens.get(name, 0.0)
 
     def add(self, node: Node, found: Price) -> None:
         """Put the call of *node*, which is counted, on the bill with the price that was found for it."""
@@ -88,6 +107,12 @@ class Bill(msgspec.Struct):
             ("reasoning", facts.reasoning_tokens),
         ):
             self.tokens[name] = self.tokens.get(name, 0) + (number or 0)
+            if node.weight > 1:
+                self.unseen_tokens[name] = self.unseen_tokens.get(name, 0.0) + (number or 0) * (node.weight - 1)
+        if node.weight > 1:
+            self.sampled += 1
+            self.unseen_calls += node.weight - 1
+            self.unseen_usd = plus(self.unseen_usd, times(found.usd or ZERO, node.weight - 1))
         if found.usd is None:
             reason = Unknown(facts.provider or "", facts.model or "", found.reason)
             self.unknown[reason] = self.unknown.get(reason, 0) + 1
@@ -141,6 +166,11 @@ def merged(several: Iterable[Bill]) -> Bill:
     whole = Bill()
     for bill in several:
         whole.calls += bill.calls
+        whole.sampled += bill.sampled
+        whole.unseen_calls += bill.unseen_calls
+        whole.unseen_usd = plus(whole.unseen_usd, bill.unseen_usd)
+        for name, unseen in bill.unseen_tokens.items():
+            whole.unseen_tokens[name] = whole.unseen_tokens.get(name, 0.0) + unseen
         whole.priced += bill.priced
         whole.suspicious += bill.suspicious
         whole.reported_usd += bill.reported_usd

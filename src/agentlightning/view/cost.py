@@ -22,6 +22,7 @@ USD_PER_TOKEN_LIMIT = 1
 # The sum of 10^9 calls of 10^12 tokens at a price of 12 digits still fits: nothing is ever rounded. Not the thread's
 # context, whose precision belongs to the user.
 _EXACT = Context(prec=100)
+_ESTIMATE = Context(prec=15)
 _PER_MILLION = -6
 ZERO = Decimal(0)
 
@@ -175,6 +176,11 @@ def total(amounts: Iterable[Decimal]) -> Decimal:
     for amount in amounts:
         result = _EXACT.add(result, amount)
     return result
+
+
+def times(amount: Decimal, factor: float) -> Decimal:
+    """Return *amount* so many times, for estimates: rounded to 15 digits, as the factor is."""
+    return _ESTIMATE.multiply(amount, Decimal(repr(factor)))
 
 
 def plus(left: Decimal, right: Decimal) -> Decimal:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from agentlightning.semconv import REWARD, SpanNames
+from agentlightning.semconv import INCLUSION, REWARD, SpanNames
 from agentlightning.types.query import SpanFacts
 from agentlightning.view.dialects import KIND_VALUES, MAX_COUNT, MONEY_FIELDS, PROVIDERS, TABLE, TEXT_FIELDS, Source
 
@@ -71,6 +71,14 @@ def facts(name: str, attributes: Mapping[str, Any], *, scope: str = "") -> SpanF
     ``llm`` and ``embedding`` carry tokens by class; others keep what they reported in the ``reported_`` fields.
     Thread-safe, does not change *attributes*, raises nothing for any attribute.
     """
+    result = _facts(name, attributes, scope)
+    if INCLUSION in attributes:
+        inclusion = _number(attributes[INCLUSION])
+        result.inclusion = inclusion if inclusion is not None and 0 < inclusion < 1 else None
+    return result
+
+
+def _facts(name: str, attributes: Mapping[str, Any], scope: str) -> SpanFacts:
     known = _SLOTS.keys() & attributes.keys()
     emitted = _EMITTED_KINDS.get(name)
     if not known:

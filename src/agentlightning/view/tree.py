@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from agentlightning.view.cost import ZERO, Price, plus
+from agentlightning.semconv import SAMPLING
+from agentlightning.view.cost import ZERO, Price, plus, times
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -56,6 +57,26 @@ class Totals(msgspec.Struct, kw_only=True, gc=False):
     """Counted calls whose cost is not known; above 0 the ``cost`` is a lower bound."""
     reported_cost: float = 0.0
     """USD, sum of what providers and instrumentors reported for counted calls."""
+    sampled_calls: int = 0
+    """Counted calls that were kept by chance; each stands for more, of which the three below are the estimate."""
+    unseen_calls: float = 0.0
+    unseen_tokens: float = 0.0
+    unseen_cost: Decimal = ZERO
+
+    @property
+    def estimated_calls(self) -> float:
+        """Counted calls, also those that sampling left out: without bias, exact where nothing was sampled."""
+        return self.llm_calls + self.embedding_calls + self.unseen_calls
+
+    @property
+    def estimated_tokens(self) -> float:
+        """Tokens of those calls."""
+        return self.total_tokens + self.unseen_tokens
+
+    @property
+    def estimated_cost(self) -> Decimal:
+        """USD for those calls."""
+        return plus(self.cost, self.unseen_cost)
 
     @property
     def input_tokens(self) -> int:
@@ -94,6 +115,11 @@ class Totals(msgspec.Struct, kw_only=True, gc=False):
         self.cost_known += other.cost_known
         self.cost_unknown += other.cost_unknown
         self.reported_cost += other.reported_cost
+        if other.sampled_calls:
+            self.sampled_calls += other.sampled_calls
+            self.unseen_calls += other.unseen_calls
+            self.unseen_tokens += other.unseen_tokens
+            self.unseen_cost = plus(self.unseen_cost, other.unseen_cost)
 
 
 # Shared by all spans that are no calls: most of a tree. Never changed, since ``add`` works on fresh sums only.
@@ -105,7 +131,7 @@ _PLAIN_ERROR = Totals(spans=1, errors=1)
 class Node:
     """One span in the tree, or the virtual root over all traces (``row`` is None)."""
 
-    __slots__ = ("children", "counted", "depth", "own", "price", "row", "state", "totals")
+    __slots__ = ("children", "counted", "depth", "own", "price", "row", "state", "totals", "weight")
     row: SpanRow | None
     children: Sequence[Node]
     """Ordered by start, then by sequence."""
@@ -123,6 +149,8 @@ class Node:
     """This span alone."""
     totals: Totals
     """Sums over this span and everything below it."""
+    weight: float
+    """For how many spans it stands: 1, or the inverse of the probability with which it was kept."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +192,8 @@ def build(
     ordered = sorted(rows, key=lambda row: (row.start_ns, row.sequence_id))
     gone: dict[str, bool] = {}
     nodes = [_node(row, gone, is_gone) for row in ordered]
-    root = Node(None, (), 0, "ended", counted=False, price=None, own=Totals(), totals=Totals())
+    _weigh(nodes)
+    root = Node(None, (), 0, "ended", counted=False, price=None, own=Totals(), totals=Totals(), weight=1.0)
     families: dict[int, list[Node]] = {}
     for node, parent in zip(nodes, _parents(ordered), strict=True):
         families.setdefault(parent, []).append(node)
@@ -183,7 +212,18 @@ def _node(row: SpanRow, gone: dict[str, bool], is_gone: Callable[[str], bool]) -
         if row.process not in gone:
             gone[row.process] = is_gone(row.process)
         state = "interrupted" if gone[row.process] else "open"
-    return Node(row, (), 0, state, counted=False, price=None, own=_PLAIN, totals=_PLAIN)
+    return Node(row, (), 0, state, counted=False, price=None, own=_PLAIN, totals=_PLAIN, weight=1.0)
+
+
+def _weigh(nodes: list[Node]) -> None:
+    """Set the weights of the spans that were kept by chance, but for traces that a tail rule keeps for sure."""
+    sampled = [node for node in nodes if node.row is not None and node.row.facts.inclusion is not None]
+    if not sampled:
+        return
+    sure = {node.row.trace_id for node in nodes if node.row is not None and node.row.name == SAMPLING}
+    for node in sampled:
+        if node.row is not None and node.row.facts.inclusion and node.row.trace_id not in sure:
+            node.weight = 1 / node.row.facts.inclusion
 
 
 def _parents(rows: list[SpanRow]) -> list[int]:
@@ -238,6 +278,8 @@ def _count(root: Node, preorder: list[Node], price: Pricer | None) -> None:
         if node.counted:
             node.price = None if price is None else price(row.facts, row.start_ns)
             node.own = _call(row.facts, node.price, failed=row.status_code == "ERROR")
+            if node.weight > 1:
+                _estimate(node.own, node.weight)
         elif row.status_code == "ERROR":
             node.own = _PLAIN_ERROR
         node.totals = _sum(node.own, node.children)
@@ -289,6 +331,14 @@ def _sum(own: Totals, children: Sequence[Node]) -> Totals:
     for child in children:
         result.add(child.totals)
     return result
+
+
+def _estimate(own: Totals, weight: float) -> None:
+    """Add to the totals of one call what the calls like it that were left out come to."""
+    own.sampled_calls = 1
+    own.unseen_calls = weight - 1
+    own.unseen_tokens = own.total_tokens * (weight - 1)
+    own.unseen_cost = times(own.cost, weight - 1)
 
 
 def _call(facts: SpanFacts, price: Price | None, *, failed: bool) -> Totals:
