@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import html
 import importlib
+import warnings
 from typing import TYPE_CHECKING, Any
 
+from agentlightning import MissingExtraError
 from agentlightning.cli.terminal import draws_lines, fit, safe
 from ai_agents.telemetry.analysis import llm_calls, tool_uses
 
@@ -19,6 +21,10 @@ Bars = list[tuple[str, float]]
 
 _BAR_COLUMNS = 40
 _LABEL_COLUMNS = 28
+_MOST_BARS = 25
+"""Bars of one chart in a picture; the shorter ones are left out."""
+
+_BAR_INCHES = 0.32
 
 
 def charts(session: TelemetrySession) -> dict[str, Bars]:
@@ -47,7 +53,8 @@ def write_chart(session: TelemetrySession, path: Path) -> None:
     """Write the charts of *session* to a ``.png`` (needs matplotlib) or a ``.html`` file.
 
     Raises:
-        ValueError: Another kind of file, or matplotlib is not there; the message says what to do.
+        ValueError: Another kind of file; the message says which ones there are.
+        MissingExtraError: matplotlib is not installed.
         OSError: The file cannot be written.
     """
     if path.suffix == ".html":
@@ -77,12 +84,39 @@ def _picture(session: TelemetrySession, path: Path) -> None:
     try:
         library: Any = importlib.import_module("matplotlib.figure")
     except ImportError:
-        msg = "a .png needs matplotlib: pip install matplotlib, or write a .html file"
-        raise ValueError(msg) from None
-    found = charts(session)
-    figure = library.Figure(figsize=(9, 3 * max(1, len(found))), layout="constrained")
-    for place, (title, bars) in enumerate(found.items(), 1):
-        axes = figure.add_subplot(len(found), 1, place)
-        axes.barh([label for label, _ in reversed(bars)], [value for _, value in reversed(bars)])
-        axes.set_title(title)
-    figure.savefig(path)
+        extra = "plot"
+        raise MissingExtraError(extra, "a .png (unlike a .html)") from None
+    found = {title: bars[:_MOST_BARS] for title, bars in charts(session).items()} or {"Nothing was recorded": []}
+    heights = [0.7 + _BAR_INCHES * max(1, len(bars)) for bars in found.values()]
+    figure = library.Figure(figsize=(9, sum(heights) + 0.5), layout="constrained")
+    figure.suptitle(f"Session {_plain(session.session_id)}", x=0.01, ha="left", fontsize=10, color="#555")
+    places = figure.subplots(len(found), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, (title, bars) in zip(places, found.items(), strict=True):
+        _draw(axes, title, bars)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # a name in a script that no font here has
+        figure.savefig(path, dpi=150)
+
+
+def _draw(axes: Any, title: str, bars: Bars) -> None:  # noqa: ANN401 - of matplotlib
+    """Draw one chart, the longest bar at the top, with its figure at each bar."""
+    axes.set_title(title, loc="left", fontweight="bold")
+    places = range(len(bars))
+    drawn = axes.barh(places, [value for _, value in bars], color="#3b7ea1", height=0.7)
+    axes.bar_label(drawn, [_figure(value) for _, value in bars], padding=4, fontsize=9)
+    # By place: two names that are the same once cut are two bars.
+    axes.set_yticks(places, [_plain(label) for label, _ in bars])
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.tick_params(left=False, bottom=False, labelbottom=False)
+    for side in ("top", "right", "bottom"):
+        axes.spines[side].set_visible(False)
+
+
+def _plain(label: str) -> str:
+    """Return a name as matplotlib shows it letter by letter: a dollar sign would begin a formula."""
+    return fit(safe(label), _LABEL_COLUMNS + 12).strip().replace("$", r"\$")
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.2f}".removesuffix(".00")

@@ -52,12 +52,12 @@ class SessionFigures:
 
 
 def figures(session: TelemetrySession) -> SessionFigures:
-    """Return the figures of *session*; records that went to disk are in the tokens and the cost only."""
+    """Return the figures of *session*; of what went to disk only tasks, time, tokens and cost are in it."""
     calls, tools, tokens = list(llm_calls(session)), list(tool_uses(session)), session.total_tokens
     return SessionFigures(
-        tasks=len(session.tasks),
+        tasks=len(session.tasks) + session.archived_tasks,
         failed_tasks=sum(task.status is TaskStatus.FAILED for task in session.tasks),
-        agents=sum(len(task.agents) for task in session.tasks),
+        agents=sum(len(task.agents) + task.archived_agents for task in session.tasks),
         llm_calls=len(calls),
         failed_calls=sum(call.failed for call in calls),
         tools=len(tools),

@@ -13,7 +13,10 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from ai_agents.telemetry import archive
+from ai_agents.telemetry.archive import covered_seconds
 from ai_agents.telemetry.loose import aware, now, seconds_between
+from ai_agents.telemetry.pricing import fill_cost, fill_costs
 from ai_agents.telemetry.types import (
     AgentExecution,
     CodeMetrics,
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
 
+    from ai_agents.telemetry.archive import Line
     from ai_agents.telemetry.types import EnvironmentInfo
 
     Record = LLMCall | ToolExecution
@@ -36,11 +40,11 @@ if TYPE_CHECKING:
 UNASSIGNED = "_unassigned"
 """Id of the task that holds what no task was running for."""
 
-MAX_RECORDS = 20_000
-"""Calls and uses of tools that are kept in memory; what is older goes to disk."""
+MAX_RECORDS = 10_000
+"""Calls, uses of tools, runs of agents and tasks that are kept in memory; what is older goes to disk."""
 
-_KEPT_RECORDS = 1_000
-"""Newest records of each list that stay in memory when older ones leave it."""
+_KEPT_RECORDS = (1_000, 100, 10)
+"""Newest records of each list that stay in memory when older ones leave it; less where that is not enough."""
 
 _KEPT_AGENTS = 10_000
 """Runs of agents that a span may still be attached to."""
@@ -59,6 +63,8 @@ class Book:
         self.unassigned: TaskExecution | None = None
         self.records = 0
         """Calls and uses of tools in memory."""
+        self.shells = 0
+        """Tasks that ended and runs of agents in memory."""
         self.archived = 0
         """Calls and uses of tools that were moved to disk."""
         self._pending: list[threading.Thread] = []
@@ -123,6 +129,7 @@ class Book:
             self.active_tasks.pop(task.task_id, None)
             self._ended_tasks[task.task_id] = task
             self.session.tasks.append(task)
+            self.shells += 1
 
     def add(self, record: Record, target: TaskExecution | AgentExecution) -> None:
         """Append a record to a task or to the run of an agent."""
@@ -159,24 +166,61 @@ class Book:
         """Append the run of an agent to a task."""
         with self.lock:
             task.agents.append(agent)
+            self.shells += 1
 
-    def take_archive(self) -> list[tuple[str, str, Record]]:
-        """Take the older records out of memory, with their task's id and agent's name, and keep their sums.
+    def is_full(self, times: int = 1) -> bool:
+        """Tell whether there is more in memory than should be, or so many times as much."""
+        return self.records + self.shells > times * MAX_RECORDS
 
-        Empty unless there are more than ``MAX_RECORDS``.
+    def take_archive(self) -> list[Line]:
+        """Take older records out of memory, each as plain data, and keep their sums; empty unless there are too many.
+
+        First go the older records of long lists and the older runs of tasks with many; then the tasks that ended first.
         """
         with self.lock:
-            if self.records <= MAX_RECORDS:
+            if not self.is_full():
                 return []
-            taken = [*self._take_floating()]
-            for task in self._all_tasks():
-                for agent_name, records in _lists(task):
-                    for record in _take_oldest(records):
-                        _archive(task, record)
-                        taken.append((task.task_id, agent_name, record))
-            self.records -= len(taken)
-            self.archived += len(taken)
+            fill_costs(self._all_tasks())
+            for _, record in self._floating.values():
+                fill_cost(record)
+            taken: list[Line] = []
+            for keep in _KEPT_RECORDS:
+                taken += self._take_older(keep)
+                if self.is_full():
+                    taken += self._take_tasks()
+                if not self.is_full():
+                    break
             return taken
+
+    def _take_older(self, keep: int) -> list[Line]:
+        taken = [
+            archive.take_record(task, "", record)
+            for task, record in map(self._floating.pop, list(self._floating)[:-keep])
+        ]
+        for task in self._all_tasks():
+            taken += archive.take_records(task, keep)
+            taken += archive.take_agents(task, keep)
+        self._count_again()
+        return taken
+
+    def _take_tasks(self) -> list[Line]:
+        taken: list[Line] = []
+        for task, line in archive.take_tasks(self.session, self.records + self.shells, MAX_RECORDS // 2):
+            taken.append(line)
+            if self._ended_tasks.get(task.task_id) is task:
+                del self._ended_tasks[task.task_id]
+        self._count_again()
+        return taken
+
+    def _count_again(self) -> None:
+        """Count what is in memory and what has left it."""
+        tasks = self._all_tasks()
+        agents = [agent for task in tasks for agent in task.agents] + list(self.active_agents.values())
+        before = self.records
+        self.records = len(self._floating) + sum(len(task.llm_calls) + len(task.tools) for task in tasks)
+        self.records += sum(len(agent.llm_calls) + len(agent.tools_used) for agent in agents)
+        self.shells = len(tasks) + len(agents)
+        self.archived += before - self.records
 
     def copy(self, *, include_active: bool) -> TelemetrySession:
         """Return the session as it is: ended tasks, with *include_active* the open ones too; the sums hold all."""
@@ -185,11 +229,13 @@ class Book:
             copies = {id(task): _copy_task(task) for task in self._all_tasks()}
             for task, record in self._floating.values():
                 _append(copies.get(id(task)) or _copy_task(task), record)
-            ended = [copies[id(task)] for task in self.session.tasks]
-            still_open = [copy for key, copy in copies.items() if key not in set(map(id, self.session.tasks))]
+            every = list(copies.values())  # the ended tasks come first
+            ended, still_open = every[: len(self.session.tasks)], every[len(self.session.tasks) :]
             for agent, task in agents:
                 copies[id(task)].agents.append(_copy_agent(agent))
-            session = replace(self.session, tasks=[*ended, *(still_open if include_active else ())])
+            tasks, archived = [*ended, *(still_open if include_active else ())], TokenUsage()
+            archived.add_usage(self.session.archived_tokens)
+            session = replace(self.session, tasks=tasks, archived_tokens=archived)
         return add_up(session, [*ended, *still_open])
 
     def finish(self) -> TelemetrySession:
@@ -230,12 +276,6 @@ class Book:
         extra = [] if self.unassigned is None else [self.unassigned]
         return [*self.session.tasks, *self.active_tasks.values(), *extra]
 
-    def _take_floating(self) -> Iterator[tuple[str, str, Record]]:
-        for key in list(self._floating)[:-_KEPT_RECORDS]:
-            task, record = self._floating.pop(key)
-            _archive(task, record)
-            yield task.task_id, "", record
-
 
 def process_name() -> str:
     """Return pid and start of this process, so that a reader can tell whether it still lives."""
@@ -260,21 +300,12 @@ def end_record(record: AgentExecution | ToolExecution, end: datetime) -> None:
 def add_up(session: TelemetrySession, tasks: Sequence[TaskExecution]) -> TelemetrySession:
     """Fill in the sums of *session* over *tasks* and return it."""
     session.total_tokens = TokenUsage()
+    session.total_tokens.add_usage(session.archived_tokens)
     for task in tasks:
         session.total_tokens.add_usage(task.get_total_tokens())
-    session.total_duration = _covered([(aware(task.start_time), _end_of(task)) for task in tasks])
+    intervals = [(aware(task.start_time), _end_of(task)) for task in tasks]
+    session.total_duration = session.archived_duration + covered_seconds(intervals, session.archived_until)
     return session
-
-
-def _covered(intervals: list[tuple[datetime, datetime]]) -> float:
-    """Return the seconds that lie in at least one interval: tasks that run at once count once."""
-    total = 0.0
-    until: datetime | None = None
-    for start, end in sorted(intervals):
-        begin = start if until is None or start > until else until
-        total += max(0.0, (end - begin).total_seconds())
-        until = end if until is None or end > until else until
-    return total
 
 
 def _end_of(task: TaskExecution) -> datetime:
@@ -300,26 +331,6 @@ def _append(target: TaskExecution | AgentExecution, record: Record) -> None:
         target.tools.append(record)
     else:
         target.tools_used.append(record)
-
-
-def _archive(task: TaskExecution, record: Record) -> None:
-    task.archived_records += 1
-    if isinstance(record, LLMCall):
-        task.archived_tokens.add_call(record)
-
-
-def _lists(task: TaskExecution) -> Iterator[tuple[str, list[LLMCall] | list[ToolExecution]]]:
-    yield "", task.llm_calls
-    yield "", task.tools
-    for agent in task.agents:
-        yield agent.agent_name, agent.llm_calls
-        yield agent.agent_name, agent.tools_used
-
-
-def _take_oldest(records: list[LLMCall] | list[ToolExecution]) -> list[LLMCall] | list[ToolExecution]:
-    taken = records[:-_KEPT_RECORDS]
-    del records[:-_KEPT_RECORDS]
-    return taken
 
 
 def _copy_agent(agent: AgentExecution) -> AgentExecution:

@@ -161,7 +161,7 @@ class TelemetryCollector:
                 return
             begun_in = self._task_of_agent.pop(agent_id, None)
             self._end(agent, status, error_message)
-            self._book.task(task_id or begun_in).agents.append(agent)
+            self._book.add_agent(self._book.task(task_id or begun_in), agent)
         self.changed()
 
     def record_agent_execution(  # noqa: PLR0913, PLR0917 - a signature that programs use
@@ -192,7 +192,7 @@ class TelemetryCollector:
         )
         with self._lock:
             self._book.records += len(agent.llm_calls) + len(agent.tools_used)
-            self._book.task(task_id).agents.append(agent)
+            self._book.add_agent(self._book.task(task_id), agent)
         self.changed()
 
     def start_tool_execution(self, tool_id: str, tool_name: str, agent_id: str | None = None) -> None:

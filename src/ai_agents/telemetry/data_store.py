@@ -47,6 +47,11 @@ RETRY_S = 60.0
 LOW_WATER_BYTES = 5 * 2**20
 """With less than this left on the disk nothing is written: the rest is the program's."""
 
+WRITING_SHARE = 0.01
+"""Part of the time that writing may take where tasks end often: a large session is written less often."""
+
+_TOGETHER_S = 0.05
+
 _NO_SPACE = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _DAY_S = 86_400
 
@@ -124,9 +129,12 @@ class TelemetryDataStore:
             self._limit_memory()
         self._writer.look()
 
-    def touch(self, *, now: bool = False) -> None:
-        """Note that the session changed: it will be written within the interval, with *now* as soon as possible."""
-        self._writer.touch(now=now)
+    def touch(self, *, now: bool = False, urgent: bool = False) -> None:
+        """Note that the session changed: it is written within the interval, with *now* soon, with *urgent* at once.
+
+        Soon means that writing takes at most ``WRITING_SHARE`` of the time, however often tasks end.
+        """
+        self._writer.touch(now=now, urgent=urgent)
 
     def flush_to_disk(self) -> bool:
         """Write the current session; True when it is durable. Never raises; after a failure memory still has it."""
@@ -147,12 +155,12 @@ class TelemetryDataStore:
             get_error_handler().enable_component(PERSISTENT_STORAGE)
             return True
 
-    def archive(self, session: TelemetrySession, lines: list[bytes]) -> bool:
+    def archive(self, session: TelemetrySession, lines: bytes) -> bool:
         """Append records that leave the memory to a file beside the session's; True when they are there."""
-        if not lines or not self._may_write():
+        if not self._may_write():
             return False
         try:
-            append(self.storage_dir / file_name(session, "records.jsonl"), b"".join(line + b"\n" for line in lines))
+            append(self.storage_dir / file_name(session, "records.jsonl"), lines)
         except OSError as error:
             self._failed(error)
             return False
@@ -264,11 +272,14 @@ class _Writer:
         self._thread: threading.Thread | None = None
         self._wake = threading.Event()
         self._dirty = False
+        self._urgent = False
         self._stopped = False
 
-    def touch(self, *, now: bool) -> None:
+    def touch(self, *, now: bool, urgent: bool) -> None:
         """Note a change; cheap, as every record comes here."""
         self._dirty = True
+        if urgent:
+            self._urgent = True
         if self._thread is None:
             self._start()
         elif now:
@@ -296,16 +307,28 @@ class _Writer:
 
     def _run(self) -> None:
         pause: float | None = FIRST_WRITE_S
+        cost_s = 0.0
         while not self._stopped:
             woken = self._wake.wait(pause)
             self._wake.clear()
-            if woken and not self._stopped:
-                time.sleep(0.05)  # several tasks that end at once are one write
+            if woken:
+                self._rest(cost_s)
+                self._wake.clear()
             if self._dirty and not self._stopped:
-                self._dirty = False
+                self._dirty = self._urgent = False
+                began = time.thread_time()
                 self._write()
+                cost_s = time.thread_time() - began
             interval = self._store.flush_interval
             pause = interval if interval > 0 else None
+
+    def _rest(self, cost_s: float) -> None:
+        """Wait, that several tasks that end at once are one write, and that writing takes no more than its share."""
+        until = time.monotonic() + max(_TOGETHER_S, cost_s / WRITING_SHARE)
+        while not self._stopped and not self._urgent and (left := until - time.monotonic()) > 0:
+            self._wake.wait(left)
+            if not self._stopped:
+                self._wake.clear()
 
     def _write(self) -> None:
         try:

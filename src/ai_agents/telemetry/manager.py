@@ -17,6 +17,7 @@ from ai_agents.telemetry.error_handler import get_error_handler, safe_telemetry_
 from ai_agents.telemetry.log import logger
 from ai_agents.telemetry.loose import as_number, now
 from ai_agents.telemetry.pricing import fill_costs
+from ai_agents.telemetry.session_file import encode_lines
 from ai_agents.telemetry.stream import SpanReader
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class TelemetryManager:
 
     def _prepare(self) -> None:
         self._lock = threading.RLock()
+        self._archiving = threading.RLock()
         self._data_store: TelemetryDataStore | None = None
         self._collector: TelemetryCollector | None = None
         self._no_collector: NoOpCollector | None = None
@@ -238,7 +240,7 @@ class TelemetryManager:
 
     def after_fork(self) -> None:
         """Leave the session to the parent: a child begins its own with its first record."""
-        self._lock = threading.RLock()
+        self._lock, self._archiving = threading.RLock(), threading.RLock()
         reader, self._reader = self._reader, None
         self._data_store = self._collector = self._session_id = None
         if reader is not None:
@@ -316,9 +318,14 @@ class TelemetryManager:
             agentlightning.uninstrument_all()
 
     def _changed(self, ended: bool) -> None:  # noqa: FBT001 - a callback
-        store = self._data_store
+        store, collector = self._data_store, self._collector
+        full = collector is not None and collector.book.is_full()
         if store is not None:
-            store.touch(now=ended)
+            store.touch(now=ended or full, urgent=full)
+        # The writing thread makes room; where it cannot keep up, or there is none, it is done here.
+        if full and collector is not None and (store is None or collector.book.is_full(times=2)):
+            with safe_telemetry_operation("archive"), self._archiving:
+                _archive(collector, store)
 
     def _snapshot(self, *, include_active: bool) -> TelemetrySession | None:
         if not self._is_shutdown:
@@ -338,10 +345,10 @@ class TelemetryManager:
         if collector is None or not collector.book.has_records():
             return None
         collector.book.complete()
+        with self._archiving:
+            _archive(collector, store)
         everything = collector.get_session_data(include_active=True)
         fill_costs(everything.tasks)
-        if store is not None:
-            _archive(collector, store)
         return collector.get_session_data(include_active=True)
 
     def _write(self) -> None:
@@ -373,16 +380,11 @@ class TelemetryManager:
         }
 
 
-def _archive(collector: TelemetryCollector, store: TelemetryDataStore) -> None:
-    """Move older records of a huge session to disk; the sums keep them."""
-    import json  # noqa: PLC0415 - huge sessions only
-
-    lines = [
-        json.dumps({"task_id": task_id, "agent_name": agent, **record.to_dict()}, default=str).encode()
-        for task_id, agent, record in collector.book.take_archive()
-    ]
-    if lines:
-        store.archive(collector.get_session_data(), lines)
+def _archive(collector: TelemetryCollector, store: TelemetryDataStore | None) -> None:
+    """Move older records of a huge session to disk, where there is one; the sums keep them."""
+    lines = collector.book.take_archive()
+    if lines and store is not None:
+        store.archive(collector.get_session_data(), encode_lines(lines))
 
 
 def _begin_anew_in_child() -> None:

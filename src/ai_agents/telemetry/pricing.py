@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from agentlightning.types.query import SpanFacts
 from ai_agents.telemetry.loose import aware
+from ai_agents.telemetry.types import LLMCall
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ai_agents.telemetry.types import LLMCall, TaskExecution
+    from ai_agents.telemetry.types import TaskExecution, ToolExecution
 
 _NS = 1_000_000_000
 _DAY_S = 86_400
@@ -23,8 +24,13 @@ _DAY_S = 86_400
 def fill_costs(tasks: list[TaskExecution]) -> None:
     """Set the cost of every call of *tasks* that has none and whose price is known."""
     for call in _calls(tasks):
-        if call.cost_estimate is None:
-            call.cost_estimate = cost_of(call)
+        fill_cost(call)
+
+
+def fill_cost(record: LLMCall | ToolExecution) -> None:
+    """Set the cost of a call that has none and whose price is known."""
+    if isinstance(record, LLMCall) and record.cost_estimate is None:
+        record.cost_estimate = cost_of(record)
 
 
 def cost_of(call: LLMCall) -> float | None:

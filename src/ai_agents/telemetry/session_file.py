@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from dataclasses import replace
@@ -17,14 +18,28 @@ if TYPE_CHECKING:
     from ai_agents.telemetry.types import EnvironmentInfo, TaskExecution
 
 
+_NO_TEXT = {"start_time", "end_time", "timestamp", "status", "agent_type", "arguments_key", "kind"}
+"""Fields that hold nothing that anybody wrote."""
+
+
 def encode(session: TelemetrySession) -> bytes:
     """Return the content of the file of *session*, without credentials and without the user's home."""
-    redactor = Redactor()
+    cleaner = _Cleaner()
     data = session.to_dict()
-    data["environment"] = _public(session.environment, redactor).to_dict()
+    data["environment"] = _public(session.environment, cleaner).to_dict()
     for task in cast("list[dict[str, Any]]", data["tasks"]):
-        _redact(task, redactor)
+        cleaner.clean(task)
     return (json.dumps(data, indent=1, default=str, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+
+
+def encode_lines(records: list[dict[str, Any]]) -> bytes:
+    """Return records that leave the memory as lines of JSON, without credentials."""
+    cleaner = _Cleaner()
+    lines: list[str] = []
+    for record in records:
+        cleaner.clean(record)
+        lines.append(json.dumps(record, default=str, ensure_ascii=False) + "\n")
+    return "".join(lines).encode("utf-8", "backslashreplace")
 
 
 def decode(content: bytes, written_at: float) -> TelemetrySession:
@@ -73,23 +88,30 @@ def _is_gone(process: str) -> bool:
         return True
 
 
-def _public(environment: EnvironmentInfo, redactor: Redactor) -> EnvironmentInfo:
+def _public(environment: EnvironmentInfo, cleaner: _Cleaner) -> EnvironmentInfo:
     home = os.environ.get("HOME") or str(Path.home())
 
     def clean(text: str) -> str:
-        text = redactor.text(text)
+        text = cleaner.text(text)
         return text.replace(home, "~") if len(home) > 1 else text
 
     variables = {name: clean(value) for name, value in environment.environment_variables.items()}
     return replace(environment, environment_variables=variables)
 
 
-def _redact(record: dict[str, Any], redactor: Redactor) -> None:
-    """Take credentials out of the texts of a record and of those in it."""
-    for key, value in record.items():
-        if isinstance(value, str):
-            record[key] = redactor.text(value)
-        elif isinstance(value, list):
-            for item in cast("list[object]", value):
-                if isinstance(item, dict):
-                    _redact(cast("dict[str, Any]", item), redactor)
+class _Cleaner:
+    """Takes credentials out of the texts of records; names come again and again and are looked at once."""
+
+    def __init__(self) -> None:
+        self.text = functools.lru_cache(maxsize=4096)(Redactor().text)
+
+    def clean(self, record: dict[str, Any]) -> None:
+        """Take credentials out of the texts of a record and of those in it."""
+        for key, value in record.items():
+            if isinstance(value, str):
+                if key not in _NO_TEXT:
+                    record[key] = self.text(value)
+            elif isinstance(value, list):
+                for item in cast("list[object]", value):
+                    if isinstance(item, dict):
+                        self.clean(cast("dict[str, Any]", item))

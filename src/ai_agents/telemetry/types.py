@@ -25,6 +25,7 @@ from ai_agents.telemetry.loose import (
     optional_time,
     seconds_between,
 )
+from ai_agents.telemetry.value import CodeMetrics, EnvironmentInfo, JsonRecord, TokenUsage
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -57,142 +58,8 @@ class AgentType(Enum):
     MANAGED = "managed"
 
 
-class _Json:
-    """JSON text of whatever has ``to_dict`` and ``from_dict``."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data that JSON can hold."""
-        raise NotImplementedError
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Self:
-        """Return what ``to_dict`` was called on."""
-        raise NotImplementedError
-
-    def to_json(self) -> str:
-        """Return indented JSON text."""
-        return json.dumps(self.to_dict(), indent=2, default=str, ensure_ascii=False)
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Return what ``to_json`` was called on.
-
-        Raises:
-            ValueError: *text* is no JSON.
-        """
-        return cls.from_dict(as_map(json.loads(text)))
-
-
 @dataclass
-class TokenUsage(_Json):
-    """Tokens, whole and by model, and what they cost."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    total_tokens: int = 0
-    model_breakdown: dict[str, TokenUsage] = field(default_factory=dict[str, "TokenUsage"])
-    cost_estimate: float | None = None
-    """USD, the sum of the costs that are known; None when none is."""
-
-    def __post_init__(self) -> None:
-        """Fill in the total where it was not given."""
-        if not self.total_tokens:
-            self.total_tokens = self.prompt_tokens + self.completion_tokens
-
-    def add_usage(self, other: TokenUsage) -> None:
-        """Add *other* to this one, model by model; *other* stays as it is and shares nothing with this one."""
-        self.prompt_tokens += other.prompt_tokens
-        self.completion_tokens += other.completion_tokens
-        self.total_tokens += other.total_tokens
-        if other.cost_estimate is not None:
-            self.cost_estimate = (self.cost_estimate or 0.0) + other.cost_estimate
-        for model, usage in other.model_breakdown.items():
-            self.model_breakdown.setdefault(model, TokenUsage()).add_usage(usage)
-
-    def add_call(self, call: LLMCall) -> None:
-        """Add one call, also to its model."""
-        usage = TokenUsage(
-            call.prompt_tokens, call.completion_tokens, call.total_tokens, cost_estimate=call.cost_estimate
-        )
-        self.add_usage(usage)
-        self.model_breakdown.setdefault(call.model, TokenUsage()).add_usage(usage)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data that JSON can hold."""
-        return {
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
-            "total_tokens": self.total_tokens,
-            "model_breakdown": {model: usage.to_dict() for model, usage in self.model_breakdown.items()},
-            "cost_estimate": self.cost_estimate,
-        }
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Self:
-        """Return what ``to_dict`` was called on."""
-        models = as_map(data.get("model_breakdown"))
-        return cls(
-            as_count(data.get("prompt_tokens")),
-            as_count(data.get("completion_tokens")),
-            as_count(data.get("total_tokens")),
-            {model: cls.from_dict(as_map(usage)) for model, usage in models.items()},
-            as_number(data.get("cost_estimate")),
-        )
-
-
-@dataclass
-class EnvironmentInfo(_Json):
-    """Where a session ran."""
-
-    os_type: str
-    os_version: str
-    python_version: str
-    working_directory: str
-    project_root: str
-    user_name: str | None = None
-    timezone: str = "UTC"
-    environment_variables: dict[str, str] = field(default_factory=dict[str, str])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data that JSON can hold."""
-        return {**vars(self), "environment_variables": dict(self.environment_variables)}
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Self:
-        """Return what ``to_dict`` was called on."""
-        names = ("os_type", "os_version", "python_version", "working_directory", "project_root")
-        variables = as_map(data.get("environment_variables"))
-        return cls(
-            *(as_text(data.get(name)) for name in names),
-            user_name=optional_text(data.get("user_name")),
-            timezone=as_text(data.get("timezone"), "UTC"),
-            environment_variables={name: as_text(value) for name, value in variables.items()},
-        )
-
-
-@dataclass
-class CodeMetrics(_Json):
-    """What a task changed in the files of its project."""
-
-    files_created: int = 0
-    files_modified: int = 0
-    files_deleted: int = 0
-    lines_added: int = 0
-    lines_removed: int = 0
-    lines_modified: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data that JSON can hold."""
-        return dict(vars(self))
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Self:
-        """Return what ``to_dict`` was called on."""
-        return cls(**{name: as_count(data.get(name)) for name in vars(cls())})
-
-
-@dataclass
-class LLMCall(_Json):
+class LLMCall(JsonRecord):
     """One call of a model."""
 
     model: str
@@ -236,7 +103,7 @@ class LLMCall(_Json):
 
 
 @dataclass
-class ToolExecution(_Json):
+class ToolExecution(JsonRecord):
     """One use of a tool."""
 
     tool_name: str
@@ -280,7 +147,7 @@ class ToolExecution(_Json):
 
 
 @dataclass
-class AgentExecution(_Json):
+class AgentExecution(JsonRecord):
     """One run of an agent."""
 
     agent_type: AgentType
@@ -333,7 +200,7 @@ class AgentExecution(_Json):
 
 
 @dataclass
-class TaskExecution(_Json):
+class TaskExecution(JsonRecord):
     """One task: what was asked for, and everything that was done for it."""
 
     task_id: str
@@ -350,6 +217,8 @@ class TaskExecution(_Json):
     archived_records: int = 0
     """Calls and uses of tools that are no longer in the lists, as the session is too long; the sums have them."""
     archived_tokens: TokenUsage = field(default_factory=TokenUsage)
+    archived_agents: int = 0
+    """Runs of agents that are no longer in the list, with everything in them."""
 
     @property
     def duration(self) -> float | None:
@@ -376,9 +245,10 @@ class TaskExecution(_Json):
             "llm_calls": [call.to_dict() for call in self.llm_calls],
             "code_changes": self.code_changes.to_dict(),
         }
-        del data["archived_tokens"], data["archived_records"]
-        if self.archived_records:
-            data |= {"archived_records": self.archived_records, "archived_tokens": self.archived_tokens.to_dict()}
+        if not (self.archived_records or self.archived_agents):
+            del data["archived_tokens"], data["archived_records"], data["archived_agents"]
+        else:
+            data["archived_tokens"] = self.archived_tokens.to_dict()
         return data
 
     @classmethod
@@ -398,11 +268,12 @@ class TaskExecution(_Json):
             optional_text(data.get("error_message")),
             as_count(data.get("archived_records")),
             TokenUsage.from_dict(as_map(data.get("archived_tokens"))),
+            as_count(data.get("archived_agents")),
         )
 
 
 @dataclass
-class TelemetrySession(_Json):
+class TelemetrySession(JsonRecord):
     """Everything from the first task of a process to its end."""
 
     session_id: str
@@ -415,6 +286,12 @@ class TelemetrySession(_Json):
     """Seconds in which at least one task ran; ``add_task`` adds up instead."""
     process: str = field(default="", compare=False)
     """Process that records the session; empty where that is of no interest."""
+    archived_tasks: int = 0
+    """Tasks that are no longer in the list, as the session is too long; the totals have them."""
+    archived_tokens: TokenUsage = field(default_factory=TokenUsage)
+    archived_duration: float = 0.0
+    archived_until: datetime | None = None
+    """End of the last archived task: the time before it is in ``archived_duration``."""
 
     def add_task(self, task: TaskExecution) -> None:
         """Append *task* and add its tokens and its duration to the totals."""
@@ -428,7 +305,7 @@ class TelemetrySession(_Json):
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that JSON can hold."""
-        return {
+        data: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "session_id": self.session_id,
             **_times(self),
@@ -439,6 +316,15 @@ class TelemetrySession(_Json):
             "total_tokens": self.total_tokens.to_dict(),
             "total_duration": self.total_duration,
         }
+        if self.archived_tasks:
+            until = self.archived_until
+            data |= {
+                "archived_tasks": self.archived_tasks,
+                "archived_tokens": self.archived_tokens.to_dict(),
+                "archived_duration": self.archived_duration,
+                "archived_until": None if until is None else until.isoformat(),
+            }
+        return data
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
@@ -452,6 +338,10 @@ class TelemetrySession(_Json):
             TokenUsage.from_dict(as_map(data.get("total_tokens"))),
             as_number(data.get("total_duration")) or 0.0,
             as_text(data.get("process")),
+            as_count(data.get("archived_tasks")),
+            TokenUsage.from_dict(as_map(data.get("archived_tokens"))),
+            as_number(data.get("archived_duration")) or 0.0,
+            optional_time(data.get("archived_until")),
         )
 
     def save_to_file(self, path: str | Path) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import atexit
 import json
 import signal
+import subprocess
+import sys
+import textwrap
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +16,7 @@ from unittest.mock import patch
 import pytest
 
 import agentlightning
-from ai_agents.telemetry import TaskStatus, TelemetryManager, book, get_error_handler
+from ai_agents.telemetry import TaskStatus, TelemetryDataStore, TelemetryManager, book, get_error_handler
 from ai_agents.telemetry.collector import NoOpCollector
 
 if TYPE_CHECKING:
@@ -200,3 +203,55 @@ def test_figures_are_measured(tmp_path: Path) -> None:
     assert {"records_in_memory", "memory_mb", "spans_read", "overhead_us_per_span", "overhead_s", "errors"} <= set(
         stats
     )
+
+
+def test_huge_session_of_small_tasks_is_bounded(tmp_path: Path) -> None:
+    """100,000 records in many small tasks and runs of agents stay within a bound of memory, with their sums whole."""
+    code = """
+        import sys
+        import psutil
+        from ai_agents.telemetry import AgentType, TaskStatus, TelemetryManager, book
+        manager = TelemetryManager.get_instance()
+        manager.initialize({"storage_dir": sys.argv[1]})
+        collector = manager.get_collector()
+        collector.record_tool_usage("warm", 0.1)
+        manager.flush_data()
+        process = psutil.Process()
+        begun = peak = process.memory_info().rss
+        most = 0
+        for number in range(10_000):
+            task, agent = f"t{number}", f"a{number}"
+            collector.start_task(task, "d" * 400)
+            collector.start_agent_execution(agent, AgentType.MICRO, "agent", task)
+            for _ in range(10):
+                collector.record_llm_call(model="gpt-4o-mini", prompt_tokens=1, duration=0.001, agent_id=agent)
+            collector.end_agent_execution(agent, TaskStatus.COMPLETED)
+            collector.end_task(task, TaskStatus.COMPLETED)
+            if not number % 100:
+                peak = max(peak, process.memory_info().rss)
+                most = max(most, collector.book.records + collector.book.shells)
+        session = manager.get_session_data()
+        stats = manager.get_storage_stats()
+        print((peak - begun) / 2**20 < 96, most <= 3 * book.MAX_RECORDS)
+        print(session.total_tokens.total_tokens, len(session.tasks) + session.archived_tasks)
+        print(stats["records_in_memory"] + stats["records_on_disk"], session.total_tokens.cost_estimate > 0.0149)
+        manager.shutdown()
+    """
+    answer = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=20,
+    )
+    assert answer.stdout.splitlines() == ["True True", "100000 10000", "100001 True"], answer.stderr
+    store = TelemetryDataStore(tmp_path)
+    (session_id,) = store.get_session_ids()
+    session = store.get_session_data(session_id)
+    assert session is not None
+    assert session.total_tokens.total_tokens == 100_000
+    (archive,) = tmp_path.glob("*.records.jsonl")
+    kept = [json.loads(line) for line in archive.read_text().splitlines()]
+    tasks = [line for line in kept if line["kind"] == "task"]
+    assert len(tasks) == session.archived_tasks
+    assert tasks[0]["agents"][0]["llm_calls"][0]["model"] == "gpt-4o-mini"
