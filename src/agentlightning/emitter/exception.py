@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import traceback
+from typing import TYPE_CHECKING, Any
 
 from agentlightning import semconv
 from agentlightning._internal.guard import guard
+from agentlightning.emitter.event import CustomEvent, event_factory
 from agentlightning.emitter.utils import EmittedValue, emit_span, is_enabled, wrong_type
 from agentlightning.semconv import SpanNames
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from opentelemetry.trace import Status
 
 _NAME = SpanNames.EXCEPTION.value
 
@@ -28,17 +35,27 @@ def _emit(exception: object) -> None:
     if not isinstance(exception, BaseException):
         wrong_type("emit_exception", "an exception", exception)
         return
-    from opentelemetry.trace import Status, StatusCode  # noqa: PLC0415 - importing the emitters loads no OpenTelemetry
+    attributes = _attributes(exception)
+    emit_span(_NAME, attributes, _status(attributes))
 
-    cls, message = type(exception), _message(exception)
-    name = cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
-    attributes: dict[str, EmittedValue] = {
-        semconv.EXCEPTION_TYPE: name,
-        semconv.EXCEPTION_MESSAGE: message,
+
+def _attributes(exception: BaseException) -> dict[str, EmittedValue]:
+    cls = type(exception)
+    return {
+        semconv.EXCEPTION_TYPE: cls.__qualname__
+        if cls.__module__ == "builtins"
+        else f"{cls.__module__}.{cls.__qualname__}",
+        semconv.EXCEPTION_MESSAGE: _message(exception),
         semconv.EXCEPTION_STACKTRACE: _stacktrace(exception),
         semconv.EXCEPTION_ESCAPED: True,
     }
-    emit_span(_NAME, attributes, Status(StatusCode.ERROR, f"{name}: {message}" if message else name))
+
+
+def _status(attributes: Mapping[str, object]) -> Status:
+    from opentelemetry.trace import Status, StatusCode  # noqa: PLC0415 - importing the emitters loads no OpenTelemetry
+
+    name, message = attributes.get(semconv.EXCEPTION_TYPE), attributes.get(semconv.EXCEPTION_MESSAGE)
+    return Status(StatusCode.ERROR, f"{name}: {message}" if message else str(name))
 
 
 def _message(exception: BaseException) -> str:
@@ -53,3 +70,44 @@ def _stacktrace(exception: BaseException) -> str:
         return "".join(traceback.format_exception(type(exception), exception, exception.__traceback__))
     except Exception:  # noqa: BLE001 - a chain of causes with a broken class, or too long a chain
         return "".join(traceback.format_tb(exception.__traceback__))
+
+
+class ExceptionEvent(CustomEvent):
+    """An exception as an event; its traceback is written when the event is made."""
+
+    event_type = "exception"
+    emit_exception = staticmethod(emit_exception)
+
+    def __init__(self, exception: BaseException | None, attributes: Mapping[str, Any] | None = None) -> None:
+        """Make it of *exception*; of *attributes* where it was recorded elsewhere and only they are left."""
+        made = _attributes(exception) if isinstance(exception, BaseException) else {}
+        super().__init__(attributes={**made, **(attributes or {})})
+        self.exception = exception
+        """The exception, None for an event that was read back."""
+
+    def extract_stacktrace(self) -> str:
+        """Return the traceback with causes, without local variables; empty where none was recorded."""
+        return str(self.attributes.get(semconv.EXCEPTION_STACKTRACE, ""))
+
+    def validate(self) -> bool:
+        """Tell whether there is an exception, or what was recorded of one."""
+        return isinstance(self.attributes.get(semconv.EXCEPTION_TYPE), str)
+
+    def span_name(self) -> str:
+        """Return ``agentlightning.exception``."""
+        return _NAME
+
+    def span_attributes(self) -> dict[str, EmittedValue]:
+        """Return the attributes ``exception.*`` of OpenTelemetry."""
+        return dict(self.attributes)
+
+    def span_status(self) -> Status:
+        """Return ERROR with type and message."""
+        return _status(self.attributes)
+
+
+def _make(data: dict[str, Any]) -> ExceptionEvent:
+    return ExceptionEvent(data.pop("exception", None), data)
+
+
+event_factory.add_builtin("exception", _make)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from agentlightning import semconv
 from agentlightning._internal.guard import guard
+from agentlightning.emitter.event import CustomEvent, event_factory
 from agentlightning.emitter.utils import EmittedValue, emit_span, is_enabled
 from agentlightning.semconv import SpanAttributeNames, SpanNames
 
@@ -56,6 +57,47 @@ def emit_object(object: Any) -> None:  # noqa: A002, ANN401 - name and type of t
             emit_span(_NAME, object_attributes(object))
 
 
+class ObjectEvent(CustomEvent):
+    """Any object as an event; it is turned into JSON text when the event is made, once."""
+
+    event_type = "object"
+    emit_object = staticmethod(emit_object)
+
+    def __init__(self, object: Any, attributes: Mapping[str, Any] | None = None) -> None:  # noqa: A002, ANN401 - as emit_object
+        """Make it of *object*; of *attributes* where it was recorded elsewhere."""
+        super().__init__(attributes=object_attributes(object) if attributes is None else attributes)
+        self.object = object
+
+    def serialize_json(self) -> str:
+        """Return the object as JSON text, as ``emit_object`` records it."""
+        return str(self.attributes[SpanAttributeNames.OBJECT.value])
+
+    def validate(self) -> bool:
+        """Tell whether there is JSON text of the object."""
+        return isinstance(self.attributes.get(SpanAttributeNames.OBJECT.value), str)
+
+    def span_name(self) -> str:
+        """Return ``agentlightning.object``."""
+        return _NAME
+
+    def span_attributes(self) -> dict[str, EmittedValue]:
+        """Return the JSON text and the name of the class."""
+        return dict(self.attributes)
+
+
+def _make(data: dict[str, Any]) -> ObjectEvent:
+    if semconv.OBJECT_TYPE not in data:
+        return ObjectEvent(data["object"])
+    try:
+        value: object = json.loads(data[SpanAttributeNames.OBJECT.value])
+    except (ValueError, RecursionError):  # cut to the limit
+        value = data[SpanAttributeNames.OBJECT.value]
+    return ObjectEvent(value, data)
+
+
+event_factory.add_builtin("object", _make)
+
+
 def object_attributes(value: object) -> dict[str, EmittedValue]:
     """Return the attributes of the span that ``emit_object`` writes for *value*; never raises."""
     encoder = _Encoder()
@@ -66,13 +108,22 @@ def object_attributes(value: object) -> dict[str, EmittedValue]:
     return {SpanAttributeNames.OBJECT.value: text, semconv.OBJECT_TYPE: _type_name(value)}
 
 
+def json_text(value: object, *, max_items: int = MAX_ITEMS, max_chars: int | None = None) -> str:
+    """Return *value* as ``emit_object`` writes it, with at most *max_items* values and *max_chars* of each text in it.
+
+    Never raises.
+    """
+    return _Encoder(max_items, max_chars).encode(value)
+
+
 class _Encoder:
     """Turns one object into JSON text; remembers what JSON could not hold."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_items: int = MAX_ITEMS, max_chars: int | None = None) -> None:
         self.foreign: set[str] = set()
         """Names of types of which only the ``repr`` was taken."""
-        self._left = MAX_ITEMS
+        self._left = max_items
+        self._max_chars = max_chars
         self._open: set[int] = set()
         """Containers that are being written, to see cycles."""
 
@@ -92,7 +143,9 @@ class _Encoder:
 
     def _plain(self, value: object, depth: int) -> object:
         kind = type(value)
-        if value is None or kind is str or kind is bool:
+        if kind is str:
+            return self._text(cast("str", value))
+        if value is None or kind is bool:
             return value
         if kind is int or kind is float:
             return self._number(cast("float", value))
@@ -106,7 +159,7 @@ class _Encoder:
         if isinstance(value, Enum):
             return self._plain(value.value, depth + 1) if depth < MAX_DEPTH else self._named(value)
         if isinstance(value, str):
-            return str.__str__(value)
+            return self._text(str.__str__(value))
         if isinstance(value, (int, float)):
             return self._number(value)
         if isinstance(value, (date, time)):
@@ -120,6 +173,11 @@ class _Encoder:
         if isinstance(value, _class("numpy", "generic")):
             return self._numpy_scalar(value, depth)
         return self._named(value)
+
+    def _text(self, value: str) -> str:
+        if self._max_chars is None or len(value) <= self._max_chars:
+            return value
+        return f"{value[: self._max_chars]}… ({len(value):,} characters)"
 
     def _number(self, value: float) -> object:
         if isinstance(value, float):

@@ -11,21 +11,26 @@ import inspect
 import json
 import logging
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, cast
 
 from agentlightning import semconv
 from agentlightning._internal.guard import guard
-from agentlightning.emitter.utils import emit_span, is_enabled, start_span
+from agentlightning.emitter.attribute import event_attributes
+from agentlightning.emitter.event import CustomEvent, event_factory
+from agentlightning.emitter.target import link_to
+from agentlightning.emitter.utils import EmittedValue, emit_span, is_enabled, start_span
 from agentlightning.semconv import SpanNames
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
     from types import TracebackType
 
     from opentelemetry.sdk.trace import ReadableSpan
-    from opentelemetry.trace import Span
+    from opentelemetry.trace import Link, Span
     from typing_extensions import Self
 
+    from agentlightning.emitter.target import SpanTarget
     from agentlightning.types.tracer import SpanLike
 
 _NAME = SpanNames.REWARD.value
@@ -44,21 +49,85 @@ class RewardSpanData(TypedDict):
     value: float | None
 
 
-def emit_reward(reward: float) -> ReadableSpan:
+def emit_reward(
+    reward: float | Mapping[str, float],
+    *,
+    primary_key: str | None = None,
+    attributes: Mapping[str, Any] | None = None,
+    target: SpanTarget | None = None,
+) -> ReadableSpan:
     """Record *reward* as a span ``agentlightning.reward`` under the current span, and return that span.
 
     Any number will do (a bool, a numpy scalar, a tensor without dimensions); it is stored as a float. Infinities are
     numbers; NaN is none, because one NaN spoils a whole training batch. Where nothing is recorded, the span that is
     returned exists only for the caller. Thread-safe; works without any tracer.
 
+    Args:
+        reward: A number, or several by name.
+        primary_key: Which of several is the reward for whoever wants one number; needed when there are several.
+        attributes: What else there is to say, such as who judged.
+        target: The span that is judged, which may have ended long ago: the reward links to it, lies under it and
+            belongs to its rollout. None: the current span.
+
     Raises:
-        ValueError: *reward* is not a number.
+        ValueError: *reward* is not a number or has no such primary key, or *target* is no recorded span.
+    """
+    values = _values(reward, primary_key)
+    made = dict(values)
+    link = None
+    if attributes is not None or target is not None:
+        link = _describe_more(made, attributes, target)
+    return emit_span(_NAME, made, None, link) or _unrecorded(values)
+
+
+def _values(reward: object, primary_key: str | None) -> dict[str, EmittedValue]:
+    """Return the attributes of one reward or of several.
+
+    Raises:
+        ValueError: As ``emit_reward``.
     """
     value = _number(reward)
-    if value is None:
-        msg = f"a reward is a number, not {_describe(reward)}"
+    if value is not None and primary_key is None:
+        return {semconv.REWARD: value}
+    if value is not None or not isinstance(reward, Mapping):
+        msg = (
+            f"a reward is a number, not {_describe(reward)}" if value is None else "a single reward has no primary_key"
+        )
         raise ValueError(msg)
-    return emit_span(_NAME, {semconv.REWARD: value}) or _unrecorded(value)
+    try:
+        named = [(key, _number(item)) for key, item in cast("Mapping[object, object]", reward).items()]
+    except Exception as error:
+        msg = f"the rewards cannot be read: {type(error).__name__}"
+        raise ValueError(msg) from error
+    if primary_key is None and len(named) == 1:
+        primary_key = cast("str", named[0][0])
+    named.sort(key=lambda item: item[0] != primary_key)
+    if not named or named[0][0] != primary_key:
+        msg = "several rewards need a primary_key that is one of their names"
+        raise ValueError(msg)
+    result: dict[str, EmittedValue] = {}
+    for place, (name, number) in enumerate(named):
+        if number is None or not isinstance(name, str):
+            msg = f"the reward {str(name)[:50]!r} is not a number with a name"
+            raise ValueError(msg)
+        result[f"{semconv.REWARD_PREFIX}{place}.name"] = name
+        result[f"{semconv.REWARD_PREFIX}{place}.value"] = number
+    result[semconv.REWARD] = result[f"{semconv.REWARD_PREFIX}0.value"]
+    return result
+
+
+def _describe_more(
+    made: dict[str, EmittedValue], attributes: Mapping[str, Any] | None, target: SpanTarget | None
+) -> Link | None:
+    """Add *attributes*, which never replace the reward itself, and where *target* belongs; return the link to it."""
+    link = None
+    if target is not None and is_enabled():
+        link, where = link_to(target)
+        made.update(where)
+    with guard("emitter.reward"):
+        more = event_attributes(attributes) if attributes else {}
+        made.update({key: value for key, value in more.items() if key not in made})
+    return link
 
 
 def reward(fn: FnType) -> FnType:
@@ -139,17 +208,57 @@ class _OpenReward:
             self._span.end()
 
 
-def get_reward_value(span: SpanLike) -> float | None:
-    """Return the reward that *span* holds, or None; never raises for what an attribute holds."""
+def get_reward_value(span: SpanLike, name: str | None = None) -> float | None:
+    """Return the reward that *span* holds, or None; never raises for what an attribute holds.
+
+    Args:
+        span: Any span; of several named rewards the primary one is its reward.
+        name: Return the reward of this name instead.
+    """
     attributes = span.attributes
     if not attributes:
         return None
+    if name is not None:
+        return get_reward_values(span).get(name)
     for key in _AGENTOPS_KEYS:
         value = _agentops_value(attributes.get(key))
         if value is not None:
             return value
     if span.name == SpanNames.REWARD.value:
-        return _number(attributes.get(semconv.REWARD))
+        value = _number(attributes.get(semconv.REWARD))
+        if value is not None:
+            return value
+    return _number(attributes.get(f"{semconv.REWARD_PREFIX}0.value"))
+
+
+def get_reward_values(span: SpanLike) -> dict[str, float]:
+    """Return the named rewards that *span* holds, the primary one first; empty for a single reward without a name."""
+    attributes = span.attributes or {}
+    found: dict[str, float] = {}
+    for place in range(len(attributes)):
+        name = attributes.get(f"{semconv.REWARD_PREFIX}{place}.name")
+        value = _number(attributes.get(f"{semconv.REWARD_PREFIX}{place}.value"))
+        if not isinstance(name, str):
+            break
+        if value is not None:
+            found[name] = value
+    return found
+
+
+def get_target(span: SpanLike) -> tuple[str, str] | None:
+    """Return trace and span id, in hexadecimal, of the span that *span* is about; None where it is about none."""
+    span_id = (span.attributes or {}).get(semconv.TARGET)
+    if not isinstance(span_id, str):
+        return None
+    for link in span.links or ():
+        context = link.context
+        trace_id, linked = context.trace_id, context.span_id
+        pair = (
+            f"{trace_id:032x}" if isinstance(trace_id, int) else trace_id,
+            f"{linked:016x}" if isinstance(linked, int) else linked,
+        )
+        if pair[1] == span_id:
+            return pair
     return None
 
 
@@ -212,7 +321,7 @@ def _name(fn: object) -> str:
     return str(getattr(fn, "__qualname__", type(fn).__qualname__))
 
 
-def _unrecorded(value: float) -> ReadableSpan:
+def _unrecorded(attributes: dict[str, EmittedValue]) -> ReadableSpan:
     """Return a reward span that only the caller ever sees."""
     from opentelemetry import trace  # noqa: PLC0415 - importing the emitters loads no OpenTelemetry
     from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
@@ -228,7 +337,55 @@ def _unrecorded(value: float) -> ReadableSpan:
         context=trace.SpanContext(parent.trace_id or new_trace_id(), new_span_id(), is_remote=False),
         parent=parent if parent.is_valid else None,
         resource=Resource.get_empty(),
-        attributes={semconv.REWARD: value},
+        attributes=attributes,
         start_time=now,
         end_time=now,
     )
+
+
+class RewardEvent(CustomEvent):
+    """A reward as an event, or several by name."""
+
+    event_type = "reward"
+    emit_reward = staticmethod(emit_reward)
+    get_reward_value = staticmethod(get_reward_value)
+    find_reward_spans = staticmethod(find_reward_spans)
+
+    def __init__(self, reward: float | Mapping[str, float], *, primary_key: str | None = None) -> None:
+        """Make it of *reward*, which is what ``emit_reward`` takes.
+
+        Raises:
+            ValueError: *reward* is not a number, or has no such primary key.
+        """
+        super().__init__(attributes=_values(reward, primary_key))
+
+    @property
+    def reward(self) -> float:
+        """The reward; of several the primary one."""
+        return self.attributes[semconv.REWARD]
+
+    @property
+    def data(self) -> RewardSpanData:
+        """The reward as the AgentOps SDK writes it."""
+        return {"type": "reward", "value": self.reward}
+
+    def validate(self) -> bool:
+        """Tell whether the reward is a number."""
+        return _number(self.attributes.get(semconv.REWARD)) is not None
+
+    def span_name(self) -> str:
+        """Return ``agentlightning.reward``."""
+        return _NAME
+
+    def span_attributes(self) -> dict[str, EmittedValue]:
+        """Return the reward, and the named ones."""
+        return dict(self.attributes)
+
+
+def _make(data: dict[str, Any]) -> RewardEvent:
+    event = RewardEvent(data[semconv.REWARD], primary_key=data.pop("primary_key", None))
+    event.attributes.update({key: value for key, value in data.items() if key != semconv.REWARD})
+    return event
+
+
+event_factory.add_builtin("reward", _make)

@@ -6,7 +6,7 @@ import functools
 import logging
 from typing import TYPE_CHECKING
 
-from agentlightning import settings
+from agentlightning import semconv, settings
 from agentlightning._internal.guard import guard
 
 if TYPE_CHECKING:
@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 
     from opentelemetry import trace as trace_api
     from opentelemetry.sdk.trace import ReadableSpan
-    from opentelemetry.trace import Status
+    from opentelemetry.trace import Link, Status
+
+    from agentlightning.pipeline.receipt import Receipt
 
 log = logging.getLogger(__name__)
 
-EmittedValue = str | bool | float
+EmittedValue = str | bool | float | list[str] | list[bool] | list[float]
 """What the attributes of emitted spans hold."""
 
 
@@ -53,25 +55,86 @@ def start_span(name: str, attributes: Mapping[str, EmittedValue] | None = None) 
     return get_tracer().start_span(name, attributes=attributes)
 
 
-def emit_span(name: str, attributes: dict[str, EmittedValue], status: Status | None = None) -> ReadableSpan | None:
-    """Write one span that begins and ends now, under the current span.
+def emit_span(
+    name: str,
+    attributes: dict[str, EmittedValue],
+    status: Status | None = None,
+    link: Link | None = None,
+    receipt: Receipt | None = None,
+) -> ReadableSpan | None:
+    """Write one span that begins and ends now, under the current span, or under the one that *link* points to.
 
-    All emitters go through here. *attributes* becomes the span's. Returns the span, or None where nothing is recorded
-    (capture is off, not sampled, a provider that is not the SDK's, or an error of ours, which the guard counts).
-    Never raises.
+    All emitters go through here. *attributes* becomes the span's. *receipt* learns what becomes of the span. Returns
+    the span, or None where nothing is recorded (capture is off, not sampled, a provider that is not the SDK's, or an
+    error of ours, which the guard counts). Never raises.
     """
     with _GUARD:
         if not is_enabled():
+            if receipt is not None:
+                _settle(receipt, "disabled")
             return None
-        emitted = _provider_module().emit(name, attributes, status)
-        if emitted is not None:
-            return emitted
-        span = start_span(name, attributes)
-        if status is not None:
-            span.set_status(status)
-        span.end()
-        return _readable(span)
+        emitted = _provider_module().emit(name, attributes, status, link, receipt)
+        return emitted or _emit_slowly(name, attributes, status, link, receipt)
+    if receipt is not None:
+        _settle(receipt, "failed")
     return None
+
+
+def _emit_slowly(
+    name: str,
+    attributes: dict[str, EmittedValue],
+    status: Status | None,
+    link: Link | None,
+    receipt: Receipt | None,
+) -> ReadableSpan | None:
+    """Take the SDK's ordinary way."""
+    span = start_span(name, attributes) if link is None else _start_at(link, name, attributes)
+    if status is not None:
+        span.set_status(status)
+    readable = _readable(span)
+    if receipt is not None:
+        if readable is None:
+            _settle(receipt, _refusal(name, attributes, span))
+        else:
+            receipt.span = readable
+            receipt.expect(span.get_span_context().span_id)
+    span.end()
+    return readable
+
+
+def _start_at(link: Link, name: str, attributes: Mapping[str, EmittedValue]) -> trace_api.Span:
+    """Start a span under the one that *link* points to, in that one's rollout where *attributes* know it."""
+    from opentelemetry import trace  # noqa: PLC0415 - importing the emitters loads no OpenTelemetry
+
+    at = link.context
+    # Sampled: what is said about a span late is never left out because of a sampler that asks its parent.
+    parent = trace.SpanContext(at.trace_id, at.span_id, at.is_remote, trace.TraceFlags(1), at.trace_state)
+    context = trace.set_span_in_context(trace.NonRecordingSpan(parent))
+    span = get_tracer().start_span(name, context=context, attributes=attributes, links=[link])
+    for key in (semconv.ROLLOUT_ID, semconv.ATTEMPT_ID):
+        if key in attributes:
+            span.set_attribute(key, attributes[key])  # the processor has stamped it with the running rollout
+    return span
+
+
+def _refusal(name: str, attributes: Mapping[str, EmittedValue], span: trace_api.Span) -> str:
+    """Return why *span* records nothing."""
+    from opentelemetry import trace  # noqa: PLC0415 - as above
+
+    from agentlightning._internal.context import home_rollout, running  # noqa: PLC0415 - only when somebody asks
+    from agentlightning.pipeline.sampling import policy  # noqa: PLC0415 - as above
+
+    if not span.get_span_context().is_valid:
+        return "not_recorded"
+    parent, rollout = trace.get_current_span().get_span_context(), running.get() or home_rollout()
+    verdict = policy().decide(name, attributes, span.get_span_context().trace_id, parent, rollout)
+    return verdict.lost or "not_recorded"
+
+
+def _settle(receipt: Receipt, reason: str) -> None:
+    from agentlightning.pipeline.receipt import DROPPED, Outcome  # noqa: PLC0415 - loaded with the first receipt
+
+    receipt.settle(Outcome(DROPPED, reason))
 
 
 def _readable(span: trace_api.Span) -> ReadableSpan | None:

@@ -9,10 +9,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from typing import TYPE_CHECKING
-from weakref import WeakValueDictionary
-
-import msgspec
+from typing import TYPE_CHECKING, NamedTuple
+from weakref import ref
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
 STORED, SPILLED, DROPPED, WAITING = "stored", "spilled", "dropped", "waiting"
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class Outcome(NamedTuple):
     """What is known about a span now."""
 
     state: str
@@ -44,7 +42,7 @@ _ELSEWHERE = Outcome(WAITING, "other_process")
 class Receipt:
     """Of one span. Thread-safe; costs nothing more when nobody asks."""
 
-    __slots__ = ("__weakref__", "_outcome", "_pid", "span")
+    __slots__ = ("__weakref__", "_key", "_outcome", "_pid", "span")
 
     def __init__(self) -> None:
         """Make one that knows nothing yet."""
@@ -52,6 +50,12 @@ class Receipt:
         """The span that was written, None where nothing was recorded."""
         self._outcome = _WAITING
         self._pid = os.getpid()
+        self._key = 0
+
+    def __del__(self) -> None:
+        """Nobody asks any more."""
+        if self._key:
+            _receipts.pop(self._key, None)
 
     @property
     def outcome(self) -> Outcome:
@@ -84,30 +88,35 @@ class Receipt:
 
     def expect(self, span_id: int) -> None:
         """Be told what becomes of the span with *span_id*; called before the span is handed over."""
-        _table.receipts[f"{span_id:016x}"] = self
+        self._key = span_id
+        _receipts[span_id] = ref(self)
 
 
 _LONGEST_S = 1.0
 """A waiting thread looks by itself that often, in case that the worker could not be started."""
 
 
+_receipts: dict[int, ref[Receipt]] = {}
+"""The receipts that somebody holds, by span id; only operations on it that are atomic are used."""
+
+
 class _Table:
-    """The receipts that somebody holds, by span id."""
+    """Who waits, and how the worker is told."""
 
     def __init__(self) -> None:
-        self.receipts: WeakValueDictionary[str, Receipt] = WeakValueDictionary()
         self.changed = threading.Condition()
         self.nudge: Callable[[], bool] = bool
 
     def after_fork(self) -> None:
         """The parent delivers the parent's spans; its locks may be held for ever here."""
-        self.receipts = WeakValueDictionary()
+        _receipts.clear()
         self.changed = threading.Condition()
 
-    def settle(self, span_ids: Iterable[str], outcome: Outcome) -> None:
+    def settle(self, span_ids: Iterable[int], outcome: Outcome) -> None:
         found = False
         for span_id in span_ids:
-            receipt = self.receipts.get(span_id)
+            reference = _receipts.get(span_id)
+            receipt = None if reference is None else reference()
             if receipt is not None:
                 receipt.settle(outcome)
                 found = True
@@ -132,21 +141,30 @@ def call_when_waited(nudge: Callable[[], bool]) -> None:
 
 
 def settle(records: Iterable[SpanRecord], state: str, reason: str = "") -> None:
-    """Tell the receipts of *records* what became of them; open notes are left out. Never raises."""
-    if _table.receipts:
-        _table.settle((record.span_id for record in records if record.end_ns is not None), Outcome(state, reason))
+    """Tell the receipts of *records* what became of them; open notes are left out."""
+    if _receipts:
+        _table.settle(
+            (_number(record.span_id) for record in records if record.end_ns is not None), Outcome(state, reason)
+        )
 
 
 def settle_missing(before: list[SpanRecord], after: list[SpanRecord], reason: str) -> None:
     """Tell the receipts of those records that are in *before* and not in *after* that they were dropped."""
-    if before is not after and _table.receipts:
+    if before is not after and _receipts:
         kept = {id(record) for record in after}
         settle([record for record in before if id(record) not in kept], DROPPED, reason)
 
 
 def drop(span: ReadableSpan, reason: str) -> None:
-    """Tell the receipt of *span*, if there is one, that it was dropped. Never raises."""
-    if _table.receipts:
+    """Tell the receipt of *span*, if there is one, that it was dropped."""
+    if _receipts:
         context = span.get_span_context()
         if context is not None:
-            _table.settle((f"{context.span_id:016x}",), Outcome(DROPPED, reason))
+            _table.settle((context.span_id,), Outcome(DROPPED, reason))
+
+
+def _number(span_id: str) -> int:
+    try:
+        return int(span_id, 16)
+    except ValueError:  # a record of another process, read back from the disk
+        return 0
