@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -10,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from opentelemetry.sdk.trace import ReadableSpan
 
+from agentlightning import settings
+from agentlightning.pipeline.receipt import drop
+from agentlightning.pipeline.sampling import ALWAYS as PRECIOUS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agentlightning.pipeline.ledger import Ledger
     from agentlightning.types.record import AttemptEnd, RolloutStart
-
-FULL_WAIT_S = 1.0
-"""Longest time that a full queue holds up the program before it drops; worker or relief make room long before that."""
 
 _FIRST_GUESS_BYTES = 5_600
 """Heap that a queued span of 1 KB holds, measured; the worker corrects it by what it sees."""
@@ -60,6 +62,32 @@ Item = Any
 """One of ``EndedSpan``, ``OpenSpan``, ``RolloutStart``, ``AttemptEnd``, ``Flush``; a union costs time to check."""
 
 
+class TokenBucket:
+    """How many spans the setting ``rate_limit`` lets through: a token for each, so many a second, some in store."""
+
+    def __init__(self) -> None:
+        """Begin full."""
+        self._tokens = float("inf")
+        self._at = 0.0
+
+    def takes(self) -> bool:
+        """Take a token if there is one; called with the queue's lock held."""
+        rate, burst = settings.derive("rate_limit", _rate_limit)
+        if not rate:
+            return True
+        now = time.monotonic()
+        self._tokens = min(float(burst), self._tokens + (now - self._at) * rate)
+        self._at = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+def _rate_limit() -> tuple[float, int]:
+    return settings.get(settings.RATE_LIMIT), settings.get(settings.RATE_BURST)
+
+
 class Wake:
     """Wakes one waiting thread. Unlike an ``Event`` it may interrupt itself: in a signal handler or a finalizer."""
 
@@ -87,7 +115,7 @@ class Wake:
 
 
 class SpanQueue:
-    """First in, first out; bounded by an estimate of the heap that the waiting spans hold."""
+    """First in, first out, in two lanes: rewards and exceptions are dropped last. Bounded by an estimate of heap."""
 
     def __init__(self, max_bytes: int, ledger: Ledger) -> None:
         """Hold at most about *max_bytes* of heap; count produced and dropped spans in *ledger*."""
@@ -105,6 +133,9 @@ class SpanQueue:
         self._drained = threading.Condition(self._lock)
         self._counter = 0
         self._spans = 0
+        self._precious = 0
+        """How many of them are in the lane that is dropped last."""
+        self._bucket = TokenBucket()
         self._shedding = False
         self._pressed = False
         self.on_pressure: Callable[[], None] = _do_nothing
@@ -117,18 +148,24 @@ class SpanQueue:
     def put_ended(self, span: ReadableSpan) -> bool:
         """Take a span that ended: count it, number it, queue it. Returns False when it had to be dropped.
 
-        O(1). Only when the queue is full it waits, up to 1 s in all until there is room again: a store that hangs
-        delays the program once and not for every span.
+        O(1). Only when the queue is full it waits, as the policy of its lane says, once until there is room again: a
+        store that hangs delays the program once and not for every span. Lanes decide what is dropped; the order of what
+        is written is that of hand-over.
         """
         press = False
+        precious = span.name in PRECIOUS
         with self._lock:
-            fits = self._spans < self._room or self._wait_for_room()
+            if not precious and not self._bucket.takes():
+                self.refuse("filtered")
+                return False
+            fits = self._spans < self._room or self._make_room(precious=precious)
             self._counter = counter = self._counter + 1
             self._produced[0] = counter
             if not fits:
                 self._ledger.count("queue_full")
                 return False
             self._spans += 1
+            self._precious += precious
             self._items.append(EndedSpan(counter, span))
             wake = self.sleeping
             if self._spans >= self._half:
@@ -168,12 +205,35 @@ class SpanQueue:
             self.urgent = True
         self.wake.set()
 
+    def _make_room(self, *, precious: bool) -> bool:
+        """Make room for a span as the policy of its lane says; called with the lock held."""
+        setting = settings.QUEUE_POLICY_PRIORITY if precious else settings.QUEUE_POLICY
+        if settings.get(setting) == "DROP_OLDEST":
+            return self._push_out(precious=precious)
+        return self._wait_for_room() or (precious and self._push_out(precious=True))
+
+    def _push_out(self, *, precious: bool) -> bool:
+        """Drop the oldest span, those of the other lane first; False when all there are must stay."""
+        from_lane = self._spans == self._precious
+        if from_lane and not precious:
+            return False
+        for place, item in enumerate(self._items):
+            if type(item) is EndedSpan and (from_lane or item.span.name not in PRECIOUS):
+                del self._items[place]
+                self._spans -= 1
+                self._precious -= from_lane
+                self._ledger.count("queue_full")
+                drop(item.span, "queue_full")
+                return True
+        return False
+
     def _wait_for_room(self) -> bool:
         """Wait until a span fits; called with the lock held."""
         if self._shedding:
             return False
         self.wake.set()
-        if self._drained.wait_for(lambda: self._spans < self._room, FULL_WAIT_S):
+        wait_s = settings.get(settings.QUEUE_BLOCK_MS) / 1000
+        if self._drained.wait_for(lambda: self._spans < self._room, wait_s):
             return True
         self._shedding = True  # until the worker has made room again nobody waits a second time
         return False
@@ -189,6 +249,8 @@ class SpanQueue:
                 taken = [self._items.popleft() for _ in range(limit)]
             if taken:
                 self._spans -= sum(type(item) is EndedSpan for item in taken)
+                if self._precious:
+                    self._precious -= sum(type(item) is EndedSpan and item.span.name in PRECIOUS for item in taken)
                 self._shedding = False
                 self._drained.notify_all()
             self.urgent = self._spans >= self._half or (self.urgent and bool(self._items))
@@ -202,6 +264,16 @@ class SpanQueue:
             self._item_bytes += 0.2 * (seen - self._item_bytes)
             self._room = max(1, int(self._max_bytes / self._item_bytes))
             self._half = max(1, self._room // 2)
+
+    @property
+    def bytes(self) -> float:
+        """Estimate of the heap that the waiting spans hold."""
+        return self._spans * self._item_bytes
+
+    @property
+    def spills(self) -> bool:
+        """Whether a full queue is brought to the disk while its worker is busy."""
+        return "SPILL" in {settings.get(settings.QUEUE_POLICY), settings.get(settings.QUEUE_POLICY_PRIORITY)}
 
     def waiting(self) -> int:
         """Return how many items wait."""

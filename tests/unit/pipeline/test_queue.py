@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 
-from agentlightning.pipeline import queue as queue_module
+from agentlightning import configure, semconv
 from agentlightning.pipeline.ledger import Ledger
 from agentlightning.pipeline.queue import EndedSpan, Flush, SpanQueue
 
@@ -53,9 +53,9 @@ def test_items_leave_in_the_order_of_their_numbers(ledger: Ledger) -> None:
     assert counters(queue, 333) == list(range(1, 16_001))
 
 
-def test_a_full_queue_waits_once_and_then_counts(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_queue_waits_once_and_then_counts(ledger: Ledger) -> None:
     """Nobody takes: the first span waits, the next are dropped at once, each counted; room ends that."""
-    monkeypatch.setattr(queue_module, "FULL_WAIT_S", 0.05)
+    configure(queue_block_ms=50)
     queue = SpanQueue(10 * SPAN_BYTES, ledger)
     assert [queue.put_ended(SPAN) for _ in range(10)] == [True] * 10
     began = time.perf_counter()
@@ -65,6 +65,52 @@ def test_a_full_queue_waits_once_and_then_counts(ledger: Ledger, monkeypatch: py
     assert (account.produced, account.waiting, account.lost) == (1_010, 10, {"queue_full": 1_000})
     assert len(queue.take(5)) == 5
     assert queue.put_ended(SPAN)
+
+
+REWARD = ReadableSpan(semconv.SpanNames.REWARD.value)
+
+
+def test_rewards_push_out_others_and_are_lost_last(ledger: Ledger) -> None:
+    """A full queue gives its places to rewards, the oldest first, and what remains keeps its order."""
+    configure(queue_block_ms=0)
+    queue = SpanQueue(10 * SPAN_BYTES, ledger)
+    for number in range(10):
+        assert queue.put_ended(REWARD if number == 2 else SPAN)
+    assert [queue.put_ended(REWARD) for _ in range(9)] == [True] * 9
+    assert not queue.put_ended(SPAN)
+    assert ledger.account().lost == {"queue_full": 10}
+    assert queue.put_ended(REWARD)  # only rewards are left: the oldest goes
+    account = ledger.account()
+    assert (account.lost, account.waiting, account.produced) == ({"queue_full": 11}, 10, 21)
+    assert counters(queue) == [*range(11, 20), 21]
+    assert queue.put_ended(SPAN)
+
+
+def test_a_policy_that_drops_the_oldest_never_waits(ledger: Ledger) -> None:
+    """The newest spans are there, the program was not held up, and each loss is counted."""
+    configure(queue_policy="drop_oldest", queue_block_ms=60_000)
+    queue = SpanQueue(10 * SPAN_BYTES, ledger)
+    began = time.perf_counter()
+    assert all(queue.put_ended(SPAN) for _ in range(1_000))
+    assert time.perf_counter() - began < 5
+    assert ledger.account().lost == {"queue_full": 990}
+    assert counters(queue) == list(range(991, 1_001))
+
+
+def test_a_rate_limit_lets_a_burst_through(ledger: Ledger) -> None:
+    """As many at once as the burst, then as many as the rate; rewards always."""
+    configure(rate_limit=50, rate_burst=20)
+    queue = SpanQueue(2**24, ledger)
+    began = time.perf_counter()
+    kept = sum(queue.put_ended(SPAN) for _ in range(200))
+    taken = time.perf_counter() - began
+    assert 20 <= kept <= 21 + 50 * taken
+    time.sleep(0.1)
+    assert queue.put_ended(SPAN)
+    assert all(queue.put_ended(REWARD) for _ in range(200))
+    account = ledger.account()
+    assert account.lost == {"filtered": 200 - kept}
+    assert account.produced == 401
 
 
 def test_a_waiting_producer_goes_on_as_soon_as_there_is_room(ledger: Ledger) -> None:
