@@ -64,6 +64,9 @@ OUTPUT = "agentlightning.output"
 REDACTED = "agentlightning.redacted"
 """Keys of attributes of a span whose value was replaced because it held a credential, list of str."""
 
+REDACTED_RULES = "agentlightning.redacted_rules"
+"""What was replaced in a span, list of str: ``rule:count``, such as ``openai-api-key:2``."""
+
 TRUNCATED = "agentlightning.truncated"
 """Keys of attributes of a span whose value was cut to the size limit, list of str."""
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from agentlightning.errors import SettingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 D = TypeVar("D")
 T = TypeVar("T", bool, int, float, str)
@@ -105,7 +105,7 @@ class Setting(Generic[T]):
 
 def _text(value: object) -> str:
     """Return *value* as the text that a variable of the environment would hold: a list is separated by commas."""
-    if not isinstance(value, (list, tuple, set, frozenset)):
+    if not isinstance(value, (list, tuple)):
         return str(value)
     items = list(cast("Iterable[object]", value))
     if all(isinstance(item, str) for item in items):

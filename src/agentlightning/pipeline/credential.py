@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 _Find = Callable[[str, "re.Match[str]"], "tuple[int, int] | None"]
@@ -66,7 +66,7 @@ def names_credential(name: str) -> bool:
 
 
 def may_hold_credential(lower: str) -> bool:
-    """Tell whether ``hide_named_values`` could change a text, which is given in lower case. Quick."""
+    """Tell whether ``find_named_values`` could find anything in a text, which is given in lower case. Quick."""
     # Written out: for a clean kilobyte a loop over all the words takes four times as long.
     if (
         "cookie" in lower
@@ -121,19 +121,20 @@ _QUOTE = re.compile(r"(\\*)([\"'])")
 _MORE = re.compile(r"\s{0,64},\s{0,64}b?(\\*[\"'])")
 
 
-def hide_named_values(text: str, replacement: str) -> str:
-    """Return *text* with *replacement* in place of each value whose name means a credential."""
+def find_named_values(text: str) -> list[tuple[int, int]]:
+    """Return where in *text* each value begins and ends whose name means a credential; some may overlap."""
     lower = text.lower()
-    text = _replace(text, _QUOTED, _quoted_value, replacement)
+    found = list(_find(text, _QUOTED, _quoted_value))
     if "value" in lower:
-        text = _replace(text, _PAIR, _quoted_value, replacement)
-    text = _replace(text, _BARE, _bare_value, replacement)
-    return _replace(text, _COOKIE, _cookie, replacement) if "cookie" in lower else text
+        found += _find(text, _PAIR, _quoted_value)
+    found += _find(text, _BARE, _bare_value)
+    if "cookie" in lower:
+        found += _find(text, _COOKIE, _cookie)
+    return found
 
 
-def _replace(text: str, pattern: re.Pattern[str], find: _Find, replacement: str) -> str:
-    parts: list[str] = []
-    copied = place = 0
+def _find(text: str, pattern: re.Pattern[str], find: _Find) -> Iterator[tuple[int, int]]:
+    place = 0
     while place < len(text):
         stop = min(len(text), place + _PIECE)
         if len(text) > _PIECE and not may_hold_credential(text[place : stop + _OVERLAP].lower()):
@@ -145,11 +146,10 @@ def _replace(text: str, pattern: re.Pattern[str], find: _Find, replacement: str)
                 break
             place = match.start() + 1
             found = find(text, match)
-            if found is not None and found[0] < found[1] and not text.startswith(replacement, found[0]):
-                parts += (text[copied : found[0]], replacement)
-                copied = place = found[1]
+            if found is not None and found[0] < found[1]:
+                place = found[1]
+                yield found
         place = max(place, stop)
-    return "".join((*parts, text[copied:])) if parts else text
 
 
 def _quoted_value(text: str, match: re.Match[str]) -> tuple[int, int] | None:

@@ -16,6 +16,8 @@ IMPORTED_AS = {
     "opentelemetry-proto": "opentelemetry",
     "openinference-instrumentation-openai": "openinference",
     "genai-prices": "genai_prices",
+    "google-re2": "re2",
+    "pyahocorasick": "ahocorasick",
 }
 COMES_WITH = {
     "pydantic_core",

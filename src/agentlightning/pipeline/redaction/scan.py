@@ -1,0 +1,224 @@
+"""The value layer: look once at a text for gate words, and where one stands, apply the rules that it belongs to."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from agentlightning.pipeline.redaction.check import CHECKS, entropy, has_kinds
+from agentlightning.pipeline.redaction.engine import default_compile
+from agentlightning.pipeline.redaction.gate import make_gate
+from agentlightning.pipeline.redaction.name import is_secret_assignment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from agentlightning.pipeline.redaction.engine import Pattern
+    from agentlightning.pipeline.redaction.gate import Gate
+    from agentlightning.pipeline.redaction.rule import Rule
+
+
+class Finding(NamedTuple):
+    """A credential in a text: where it begins and ends, and the id of the rule that found it."""
+
+    start: int
+    end: int
+    rule: str
+
+
+_ALNUM = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789")
+_TOKEN = _ALNUM | frozenset(b"+/_-")
+_VALUE = _ALNUM | frozenset(b"+/_-=~.")
+_DOT = 46
+
+_ESCAPE = re.compile(
+    rb"(?:\\[abefnrtv0]|%[0-9A-Fa-f]{2}|\\u[0-9A-Fa-f]{4}|\\x[0-9A-Fa-f]{2}|&(?:quot|amp|lt|gt|apos|\#[0-9]{1,4});)\Z"
+)
+"""An escape sequence, whose last character is a letter or digit and yet no part of the next word."""
+
+_CLOSE = rb"""[ \t]{0,4}(?:\\{0,15}["'`]|[\])]|%22|%27|%5[dD]|&quot;){0,3}[ \t]{0,4}"""
+_SIGN = rb"(?:=>|:{1,3}=|={1,3}|:|>|\?=|\|\||%3[AaDd])"
+_OPEN = rb"""(?:[ \t\r\n]|b(?=["'])|\\{0,15}["'`]|%2[027]|&quot;|[\[(=]){0,8}"""
+_IN_KEY = re.compile(rb"(?:[\w.\-]{1,50}" + _CLOSE + rb"(?:" + _SIGN + rb"|,)|" + _CLOSE + _SIGN + rb")" + _OPEN)
+"""From behind a gate word to where the value begins, where the word is part of the name that is assigned to."""
+_NEARBY = re.compile(rb"(?:" + _SIGN + rb"|,)" + _OPEN)
+_GENERIC = re.compile(rb"[\w.\-]{0,20}" + _CLOSE + rb"(?:" + _SIGN + rb"|,)" + _OPEN + rb"([\w.=\-]{10,150})")
+_NAME = re.compile(rb"[\w.\-]*\Z")
+# These patterns of our own are short and bounded and stay with ``re`` in every engine: a call costs a third of RE2's.
+
+
+class _Compiled:
+    """A rule with its pattern, compiled when the gate lets a text through for the first time."""
+
+    __slots__ = ("_compile", "_pattern", "number", "rule")
+
+    def __init__(self, rule: Rule, number: int, compile_: Callable[[str], Pattern]) -> None:
+        self.rule = rule
+        self.number = number
+        self._compile = compile_
+        self._pattern: Pattern | None = None
+
+    @property
+    def pattern(self) -> Pattern:
+        if self._pattern is None:
+            self._pattern = self._compile(self.rule.pattern or f"({self.rule.value})")
+        return self._pattern
+
+
+class _Word(NamedTuple):
+    """What a gate word stands for."""
+
+    length: int
+    begins: bool
+    """Every rule begins at the word, so that a letter or digit in front of it rules all of them out."""
+    rules: tuple[_Compiled, ...]
+
+
+class ValueScanner:
+    """Finds credentials by their shape. Thread-safe: nothing but compiled patterns is kept."""
+
+    def __init__(
+        self,
+        rules: tuple[Rule, ...],
+        gate: Callable[[Mapping[str, _Word]], Gate[_Word]] | None = None,
+        compile_: Callable[[str], Pattern] | None = None,
+    ) -> None:
+        """Take *rules*; *gate* and *compile_* stand for the engines, default the best that are installed."""
+        compile_ = default_compile() if compile_ is None else compile_
+        compiled = [_Compiled(rule, number, compile_) for number, rule in enumerate(rules)]
+        words: dict[str, list[_Compiled]] = {}
+        for rule in compiled:
+            for word in rule.rule.gate:
+                words.setdefault(word, []).append(rule)
+        self._ids = [rule.id for rule in rules]
+        self._patterns = [(compile_(rule.rule.gate_pattern), rule) for rule in compiled if rule.rule.gate_pattern]
+        table = {word: _Word(len(word), _all_begin(own), tuple(own)) for word, own in words.items()}
+        self._gate = make_gate(table) if gate is None else gate(table)
+
+    @property
+    def engine(self) -> str:
+        """Name of the gate's engine."""
+        return self._gate.name
+
+    def find(self, data: bytes) -> list[Finding]:
+        """Return the credentials in *data*, text in UTF-8, in order and without overlap; places are in bytes."""
+        found: list[tuple[int, int, int]] = []
+        for start, word in self._gate.hits(data.lower()):
+            if word.begins and start and data[start - 1] in _ALNUM and not _ends_escape(data, start):
+                continue
+            for rule in word.rules:
+                found.extend((*span, rule.number) for span in _apply(rule, data, start, start + word.length))
+        for pattern, rule in self._patterns:
+            for match in pattern.finditer(data, 0, len(data)):
+                start, end = match.span()
+                found.extend((*span, rule.number) for span in _own(rule, data, start, end))
+        return self._merged(found) if found else []
+
+    def _merged(self, found: list[tuple[int, int, int]]) -> list[Finding]:
+        """Join what overlaps under the name of the first rule of the list."""
+        merged: list[tuple[int, int, int]] = []
+        for start, end, number in sorted(found):
+            if merged and start < merged[-1][1]:
+                before = merged.pop()
+                merged.append((before[0], max(before[1], end), min(before[2], number)))
+            else:
+                merged.append((start, end, number))
+        return [Finding(start, end, self._ids[number]) for start, end, number in merged]
+
+
+def _all_begin(rules: list[_Compiled]) -> bool:
+    return all(rule.rule.kind == "own" and not rule.rule.before and rule.rule.edge != "none" for rule in rules)
+
+
+def _ends_escape(data: bytes, place: int) -> bool:
+    return _ESCAPE.search(data, max(0, place - 8), place) is not None
+
+
+def _apply(compiled: _Compiled, data: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
+    rule = compiled.rule
+    if rule.check == "generic":
+        return _generic(rule, data, start, end)
+    if rule.kind == "own":
+        return _own(compiled, data, start, end)
+    return _assigned(compiled, data, end)
+
+
+def _own(compiled: _Compiled, data: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield the value at the gate word, or around it where the rule may begin before."""
+    rule = compiled.rule
+    stop = min(len(data), end + rule.after)
+    if not rule.before:
+        match = compiled.pattern.match(data, start, stop)
+        if match is not None and _bounded(rule, data, match.span()):
+            yield from _sound(rule, data, match.span(1))
+        return
+    place = max(0, start - rule.before)
+    while place < stop:
+        match = compiled.pattern.search(data, place, stop)
+        if match is None:
+            return
+        place = match.span()[0] + 1
+        if _bounded(rule, data, match.span()):
+            yield from _sound(rule, data, match.span(1))
+            place = max(match.span()[1], place)
+
+
+def _bounded(rule: Rule, data: bytes, span: tuple[int, int]) -> bool:
+    """Tell whether the match stands for itself, by what is directly beside it."""
+    if rule.edge == "none":
+        return True
+    start, end = span
+    inside = _TOKEN if rule.edge == "strict" else _ALNUM
+    if start and data[start - 1] in inside and not (data[start - 1] in _ALNUM and _ends_escape(data, start)):
+        return False
+    return end >= len(data) or data[end] not in inside
+
+
+def _assigned(compiled: _Compiled, data: bytes, end: int) -> Iterator[tuple[int, int]]:
+    """Yield the value that is assigned to a name with the gate word in it, or within 50 characters behind it."""
+    rule = compiled.rule
+    if rule.in_key:
+        matches = iter([match] if (match := _IN_KEY.match(data, end)) else [])
+    else:
+        matches = _NEARBY.finditer(data, end, end + 80)
+    for assignment in matches:
+        place = assignment.end()
+        if assignment.start() > end + 50:
+            return
+        match = compiled.pattern.match(data, place, min(len(data), place + rule.after))
+        if match is not None and _ends_value(data, match.span()[1]):
+            yield from _sound(rule, data, match.span(1))
+            return
+
+
+def _ends_value(data: bytes, end: int) -> bool:
+    """Tell whether a value ends here: no more of it follows but the full stop of a sentence."""
+    if end >= len(data) or data[end] not in _VALUE:
+        return True
+    return data[end] == _DOT and (end + 1 >= len(data) or data[end + 1] not in _VALUE)
+
+
+def _generic(rule: Rule, data: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
+    match = _GENERIC.match(data, end)
+    if match is None or not _ends_value(data, match.end()):
+        return
+    begin = _NAME.search(data, max(0, start - 60), start)
+    closing = re.match(rb"[\w.\-]{0,20}", data[end : end + 20])
+    name = data[begin.start() if begin else start : end + (closing.end() if closing else 0)].decode()
+    value = match[1]
+    if entropy(value) >= rule.entropy and is_secret_assignment(name, value):
+        yield match.span(1)
+
+
+def _sound(rule: Rule, data: bytes, span: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """Yield *span* when its value passes the tests of the rule."""
+    start, end = span
+    if start < 0 or start == end:
+        return
+    value = data[start:end]
+    if rule.needs and not has_kinds(value, rule.needs):
+        return
+    if rule.entropy and entropy(value) < rule.entropy:
+        return
+    if CHECKS[rule.check](value):
+        yield span
