@@ -23,6 +23,20 @@ if TYPE_CHECKING:
     )
     from agentlightning.algorithm import Algorithm, Baseline, algo
     from agentlightning.emitter import (
+        CustomEvent,
+        EventDataError,
+        EventFactory,
+        ExceptionEvent,
+        MessageEvent,
+        ObjectEvent,
+        Outcome,
+        Receipt,
+        RewardEvent,
+        SerializationEngine,
+        add_event_handler,
+        create_event,
+        emit_annotation,
+        emit_event,
         emit_exception,
         emit_message,
         emit_object,
@@ -30,7 +44,13 @@ if TYPE_CHECKING:
         find_final_reward,
         find_reward_spans,
         get_reward_value,
+        get_reward_values,
+        get_supported_types,
+        get_target,
         is_reward_span,
+        operation,
+        register_event_type,
+        remove_event_handler,
         reward,
     )
     from agentlightning.errors import (
@@ -59,7 +79,7 @@ if TYPE_CHECKING:
     from agentlightning.semconv import SpanAttributeNames, SpanNames
     from agentlightning.settings import configure
     from agentlightning.store import LightningStore, SqliteLightningStore, open_store
-    from agentlightning.tracer import LightningSpanProcessor, OtelTracer, Tracer
+    from agentlightning.tracer import AgentOpsTracer, LightningSpanProcessor, OtelTracer, Tracer
     from agentlightning.tracer.inherited import span_attributes
     from agentlightning.trainer import Trainer
     from agentlightning.types.core import (
@@ -91,6 +111,7 @@ __all__ = [
     "LLM",
     "Adapter",
     "AgentLightningError",
+    "AgentOpsTracer",
     "Alert",
     "Algorithm",
     "Attempt",
@@ -98,8 +119,12 @@ __all__ = [
     "AttemptedRollout",
     "Baseline",
     "ClientServerExecutionStrategy",
+    "CustomEvent",
     "Dataset",
     "Event",
+    "EventDataError",
+    "EventFactory",
+    "ExceptionEvent",
     "ExecutionError",
     "ExecutionEvent",
     "ExecutionStrategy",
@@ -111,21 +136,27 @@ __all__ = [
     "LitAgent",
     "LitAgentRunner",
     "LlmProxyTraceToTriplet",
+    "MessageEvent",
     "MissingExtraError",
     "NamedResources",
+    "ObjectEvent",
     "OtelResource",
     "OtelTraceAdapter",
     "OtelTracer",
+    "Outcome",
     "PromptTemplate",
     "ProxyLLM",
+    "Receipt",
     "Resource",
     "ResourceUnion",
     "ResourcesUpdate",
+    "RewardEvent",
     "Rollout",
     "RolloutConfig",
     "RolloutMode",
     "RolloutStatus",
     "Runner",
+    "SerializationEngine",
     "SettingError",
     "SharedMemoryExecutionStrategy",
     "Span",
@@ -152,9 +183,13 @@ __all__ = [
     "Triplet",
     "UnknownIdError",
     "__version__",
+    "add_event_handler",
     "add_span_listener",
     "algo",
     "configure",
+    "create_event",
+    "emit_annotation",
+    "emit_event",
     "emit_exception",
     "emit_message",
     "emit_object",
@@ -163,11 +198,17 @@ __all__ = [
     "find_reward_spans",
     "flush",
     "get_reward_value",
+    "get_reward_values",
+    "get_supported_types",
+    "get_target",
     "instrument_all",
     "is_reward_span",
     "llm_rollout",
     "open_store",
+    "operation",
     "prompt_rollout",
+    "register_event_type",
+    "remove_event_handler",
     "remove_span_listener",
     "reward",
     "rollout",
@@ -183,8 +224,10 @@ _HOMES = {
     ),
     "algorithm": "Algorithm Baseline algo",
     "emitter": (
-        "emit_exception emit_message emit_object emit_reward find_final_reward find_reward_spans "
-        "get_reward_value is_reward_span reward"
+        "CustomEvent EventDataError EventFactory ExceptionEvent MessageEvent ObjectEvent Outcome Receipt RewardEvent "
+        "SerializationEngine add_event_handler create_event emit_annotation emit_event emit_exception emit_message "
+        "emit_object emit_reward find_final_reward find_reward_spans get_reward_value get_reward_values "
+        "get_supported_types get_target is_reward_span operation register_event_type remove_event_handler reward"
     ),
     "errors": (
         "AgentLightningError MissingExtraError SettingError StoreCorruptError StoreError StoreFullError "
@@ -201,7 +244,7 @@ _HOMES = {
     "semconv": "SpanAttributeNames SpanNames",
     "settings": "configure",
     "store": "LightningStore SqliteLightningStore open_store",
-    "tracer": "LightningSpanProcessor OtelTracer Tracer",
+    "tracer": "AgentOpsTracer LightningSpanProcessor OtelTracer Tracer",
     "tracer.inherited": "span_attributes",
     "trainer": "Trainer",
     "types.core": (
