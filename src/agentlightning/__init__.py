@@ -112,6 +112,7 @@ __all__ = [
     "Adapter",
     "AgentLightningError",
     "AgentOpsTracer",
+    "AgentOpsTracer",
     "Alert",
     "Algorithm",
     "Attempt",

@@ -29,6 +29,9 @@ _REST_S = 5.0
 """After an upload that failed none is tried for so long: at each end of a trace the program would wait again."""
 _LOOPBACK = frozenset(("localhost", "::1"))
 
+kept_here: set[str] = set()
+"""Addresses to which no spans are sent, because they come to the same store through the provider."""
+
 
 def is_local(url: str) -> bool:
     """Tell whether *url* is on this machine."""
@@ -64,6 +67,7 @@ def span_exporter(*, stay: bool) -> type:
             **more: Any,  # noqa: ANN401 - of the SDK and OpenTelemetry
         ) -> None:
             self._is_local = is_local(endpoint)
+            self._is_kept = endpoint in kept_here or (stay and not self._is_local)
             self._rests_until = 0.0
             known = {name: more[name] for name in ("headers", "timeout", "compression") if more.get(name) is not None}
             if self._is_local:
@@ -73,8 +77,10 @@ def span_exporter(*, stay: bool) -> type:
             base.__init__(self, endpoint=endpoint, session=session, **known)
 
         def export(self, spans: Sequence[Any]) -> Any:  # noqa: ANN401 - of OpenTelemetry
+            if self._is_kept:
+                return results.SUCCESS
             if not self._is_local:
-                return results.SUCCESS if stay else base.export(self, spans)
+                return base.export(self, spans)
             if time.monotonic() < self._rests_until:
                 return results.FAILURE
             result = base.export(self, spans)

@@ -7,15 +7,17 @@ from agentlightning._internal.lazy import lazy_names
 TYPE_CHECKING = False  # as type checkers read it; ``typing`` takes longer than all of this
 
 if TYPE_CHECKING:
+    from agentlightning.tracer.agentops import AgentOpsTracer
     from agentlightning.tracer.base import Tracer
     from agentlightning.tracer.otel import OtelTracer
     from agentlightning.tracer.processor import LightningSpanProcessor
 
-__all__ = ["LightningSpanProcessor", "OtelTracer", "Tracer"]
+__all__ = ["AgentOpsTracer", "LightningSpanProcessor", "OtelTracer", "Tracer"]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "AgentOpsTracer": "agentlightning.tracer.agentops",
         "LightningSpanProcessor": "agentlightning.tracer.processor",
         "OtelTracer": "agentlightning.tracer.otel",
         "Tracer": "agentlightning.tracer.base",
