@@ -21,6 +21,7 @@ from agentlightning.errors import StoreUnavailableError
 from agentlightning.store.url import canonical_url, default_store_url, open_store, scheme_of, sqlite_path
 
 if TYPE_CHECKING:
+    from agentlightning.server.access import Scope
     from agentlightning.server.forward import ForwardCounts
     from agentlightning.store.base import LightningStore
     from agentlightning.types.query import StoreStatistics
@@ -226,8 +227,9 @@ async def _prune(store: LightningStore, before: float | None, keep: int | None) 
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--name", required=True, help="Who gets it; a token of the same name is replaced.")
 @click.option("--scope", type=click.Choice(["read", "write", "admin"]), default="write", help="What it allows.")
+@click.option("--project", metavar="NAME", help="The only project that it opens; default: all.")
 @click.option("--expires-in", metavar="AGE", help="How long it is good: 90d, 12h; default: for ever.")
-def token(*, file: Path, name: str, scope: Any, expires_in: str | None) -> None:  # noqa: ANN401 - one of three words
+def token(*, file: Path, name: str, scope: Scope, project: str | None, expires_in: str | None) -> None:
     """Make a token, print it once, and keep its hash in FILE for 'agl store serve --tokens FILE'."""
     from agentlightning.server.access import TokenFile, new_token  # noqa: PLC0415 - for this command only
 
@@ -235,7 +237,7 @@ def token(*, file: Path, name: str, scope: Any, expires_in: str | None) -> None:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with os.fdopen(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as empty:
             empty.write("[]")
-    text, kept = new_token(name, scope, time.time() + age_s(expires_in) if expires_in else None)
+    text, kept = new_token(name, scope, time.time() + age_s(expires_in) if expires_in else None, project)
     TokenFile(file).add(kept)
     click.echo(text)
 

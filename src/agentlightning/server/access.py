@@ -17,9 +17,10 @@ import time
 from dataclasses import asdict, dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from agentlightning.errors import SettingError
+from agentlightning.store import wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -34,6 +35,7 @@ _SAFE_METHODS = frozenset({"GET", "HEAD"})
 _READING_POSTS = frozenset({"/v1/rollouts/query", "/v1/rollouts/wait", "/v1/spans/by-key", "/v1/changes"})
 _ADMIN_POSTS = frozenset({"/v1/rollouts/delete", "/v1/rollouts/prune"})
 _OPEN_PATHS = frozenset({"/health", "/ready"})
+_OF_ALL_PROJECTS = frozenset({"/metrics"})
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Token:
     """Hash of the token, hexadecimal."""
     expires: float | None = None
     """Seconds since the epoch; None: never."""
+    project: str | None = None
+    """The only project that it opens; None: all."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +65,10 @@ def is_loopback(host: str) -> bool:
     return host in _LOOPBACK_NAMES or _is_loopback_address(host)
 
 
-def new_token(name: str, scope: Scope, expires: float | None = None) -> tuple[str, Token]:
+def new_token(name: str, scope: Scope, expires: float | None = None, project: str | None = None) -> tuple[str, Token]:
     """Return a fresh token and what is kept of it."""
     text = "agl_" + secrets.token_urlsafe(32)
-    return text, Token(name, scope, _hash(text), expires)
+    return text, Token(name, scope, _hash(text), expires, project)
 
 
 class TokenFile:
@@ -153,17 +157,31 @@ class AccessRules:
             if changes and (origin is not None or site is not None):
                 return Refusal(403, "a web page may change nothing here without a token")
             return None
-        return self._check_token(required_scope(method, path), headers.get("authorization", ""))
+        refusal = self._check_token(required_scope(method, path), headers.get("authorization", ""))
+        bound = None if refusal else self.project_of(headers)
+        asked = unquote(headers.get(wire.PROJECT_HEADER, ""))
+        if bound is not None and (asked not in {"", bound} or path in _OF_ALL_PROJECTS):
+            return Refusal(403, "this token is bound to another project, or to one where all are asked for")
+        return refusal
 
-    def _check_token(self, scope: Scope, authorization: str) -> Refusal | None:
-        kind, _, text = authorization.partition(" ")
-        if kind.lower() != "bearer" or not text:
-            return Refusal(401, "a token is needed: Authorization: Bearer …, or AGL_STORE_TOKEN")
+    def project_of(self, headers: Mapping[str, str]) -> str | None:
+        """Return the only project that the token of a request opens; None where it opens all, or there is none."""
+        token = self._find(headers.get("authorization", "").partition(" ")[2])
+        return None if token is None else token.project
+
+    def _find(self, text: str) -> Token | None:
         hashed = _hash(text.strip())
         found: Token | None = None
         for token in self._tokens.read() if self._tokens else ():
             if hmac.compare_digest(token.sha256, hashed):  # every one is compared: no time tells which
                 found = token
+        return found
+
+    def _check_token(self, scope: Scope, authorization: str) -> Refusal | None:
+        kind, _, text = authorization.partition(" ")
+        if kind.lower() != "bearer" or not text:
+            return Refusal(401, "a token is needed: Authorization: Bearer …, or AGL_STORE_TOKEN")
+        found = self._find(text)
         if found is None or (found.expires is not None and found.expires < time.time()):
             return Refusal(401, "this token is unknown or expired")
         if SCOPES.index(found.scope) < SCOPES.index(scope):

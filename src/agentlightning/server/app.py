@@ -11,8 +11,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from agentlightning._internal.version import __version__
-from agentlightning.errors import StoreError, StoreUnavailableError
-from agentlightning.server.gate import Gate, GateLimits
+from agentlightning.errors import AccessError, StoreError, StoreUnavailableError
+from agentlightning.server.gate import Gate, GateLimits, write_audit
 from agentlightning.server.routes import otlp, rollouts, spans, status
 from agentlightning.server.routes.state import ServerState
 from agentlightning.store import wire
@@ -65,7 +65,9 @@ def thread_safe(store: LightningStore) -> LightningStore:
 
 
 async def _store_error(request: Request, error: Exception) -> Response:
-    _ = request
+    if isinstance(error, AccessError):
+        peer = request.client.host if request.client else None
+        write_audit("refused", peer, request.method, request.url.path, wire.error_status(error), str(error))
     status_code = wire.error_status(error) if isinstance(error, StoreError) else 503
     headers = {"retry-after": _RETRY_AFTER_S} if isinstance(error, StoreUnavailableError) else None
     return JSONResponse(wire.error_body(error), status_code, headers)

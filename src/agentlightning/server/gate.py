@@ -87,6 +87,8 @@ class Gate:
         except asyncio.TimeoutError:
             await self._refuse(scope, send, _RefusedError(408, "the body took too long"))
             return
+        # Not a header: a client could send one.
+        scope["agentlightning.project"] = self._rules.project_of(headers)
         try:
             await self._app(_with_plain_body(scope), _replay(body, receive), send)
         finally:

@@ -17,6 +17,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from starlette.responses import Response
 
+from agentlightning.server.fence import FencedStore
 from agentlightning.server.otlp import OtlpError, records_of, request_from_json
 from agentlightning.server.routes.spans import redact
 from agentlightning.server.routes.state import json_reply, state_of
@@ -58,6 +59,10 @@ async def ingest(
     if adjust is not None:
         for record in records:
             adjust(record)
+    if isinstance(store, FencedStore):
+        own = await asyncio.to_thread(store.without_foreign, records)
+        reasons += ["it belongs to another project"] * (len(records) - len(own))
+        records = own
     await redact(state, records)
     for start in range(0, len(records), _MAX_BATCH):
         batch = WriteBatch(spans=records[start : start + _MAX_BATCH], project=store.project)

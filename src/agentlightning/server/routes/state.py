@@ -10,6 +10,7 @@ from urllib.parse import unquote
 from starlette.responses import Response
 
 from agentlightning.pipeline.redaction import Redactor
+from agentlightning.server.fence import FencedStore
 from agentlightning.store import wire
 from agentlightning.store.pack import to_json
 
@@ -36,7 +37,13 @@ class ServerState:
         self.counts[name] = self.counts.get(name, 0) + number
 
     def store_of(self, request: Request) -> LightningStore:
-        """Return the handle of the project that a request names, or the server's own."""
+        """Return the handle of the project that a request names, or the server's own.
+
+        Of a store behind a token that is bound to a project, nothing of other projects can be reached.
+        """
+        bound: str | None = request.scope.get("agentlightning.project")
+        if bound is not None:
+            return FencedStore(self.store, bound)
         project = unquote(request.headers.get(wire.PROJECT_HEADER, ""))
         return self.store if project in {"", self.store.project} else self.store.with_project(project)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Row = tuple[Any, ...]
 
 _NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
-_FILES = ("write", "read", "lifecycle", "follow")
+_FILES = ("write", "read", "lifecycle", "follow", "project")
 
 
 class Transaction(Protocol):
