@@ -119,7 +119,9 @@ def _text(store: LightningStore, found: _Found, kind: str, *, only_open: bool, f
 
         yield from token_lines(checked_calls(found.view, _fetch(store)))
         return
-    if not found.view.totals.spans:
+    if not found.view.totals.spans and found.inside:
+        yield "All that was recorded is in the rollouts inside this one."
+    elif not found.view.totals.spans:
         yield "No span was recorded: the program made no call that agl knows, or was not reached ('agl doctor')."
     elif only_open and all(node.state == "ended" for node in found.view.walk()):
         yield "Every span has ended."

@@ -151,6 +151,37 @@ async def batch_brings_rollout_spans_and_end(store: LightningStore) -> None:
     assert (attempt.status, attempt.metadata) == ("succeeded", {"code": 0})
 
 
+async def batch_may_bring_a_whole_rollout(store: LightningStore) -> None:
+    """A batch with several attempts of a rollout keeps their ids, numbers, ends and spans, and queues nothing."""
+    rollout_id = new_rollout_id()
+    attempts = [f"at-{number}{rollout_id[3:]}" for number in (1, 2)]
+    batch = WriteBatch(
+        starts=[
+            RolloutStart(
+                rollout_id=rollout_id, attempt_id=attempt_id, project=store.project, start_ns=5 + number, number=number
+            )
+            for number, attempt_id in enumerate(attempts, 1)
+        ],
+        spans=[record_of(rollout_id, attempt_id, 1) for attempt_id in attempts],
+        ends=[
+            AttemptEnd(rollout_id=rollout_id, attempt_id=attempt_id, status=status, end_ns=9)
+            for attempt_id, status in zip(attempts, ("failed", "succeeded"), strict=True)
+        ],
+    )
+    for _ in range(2):
+        store.write_batch(batch)
+        found = await store.query_attempts(rollout_id)
+        assert [(attempt.attempt_id, attempt.sequence_id, attempt.status) for attempt in found] == [
+            (attempts[0], 1, "failed"),
+            (attempts[1], 2, "succeeded"),
+        ]
+        rollout = await store.get_rollout_by_id(rollout_id)
+        assert rollout is not None
+        assert rollout.status == "succeeded"
+    assert [len(await store.query_spans(rollout_id, attempt_id)) for attempt_id in attempts] == [1, 1]
+    assert await store.dequeue_rollout() is None
+
+
 async def foreign_spans_make_an_implicit_rollout(store: LightningStore) -> None:
     """Spans of a rollout that nobody announced are kept; the announcement may follow, and the trace can be found."""
     trace_id = f"{new_trace_id():032x}"
@@ -190,6 +221,7 @@ SPAN_CONTRACT: list[Promise] = [
     numbers_only_go_up,
     order_is_that_of_hand_over,
     batch_brings_rollout_spans_and_end,
+    batch_may_bring_a_whole_rollout,
     foreign_spans_make_an_implicit_rollout,
     spans_of_unknown_attempts_are_refused,
 ]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from agentlightning._internal.context import home_rollout, running
 from agentlightning.runner.thread import run_in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from agentlightning.algorithm.base import Algorithm
     from agentlightning.execution.events import ExecutionEvent
@@ -54,7 +56,7 @@ class AlgorithmJob:
         """Run the algorithm to its end; a plain one on a thread of its own, where it may run event loops."""
         _ = event  # the strategy cancels what does not end
         algorithm = self.algorithm
-        algorithm.set_store(store)
+        algorithm.set_store(_inside_what_runs(store))
         if self.adapter is not None:
             algorithm.set_adapter(self.adapter)
         if self.llm_proxy is not None:
@@ -70,3 +72,32 @@ class AlgorithmJob:
             result = answer.value
         if inspect.isawaitable(result):
             await result
+
+
+_MAKERS = ("start_rollout", "enqueue_rollout", "enqueue_rollouts")
+_METADATA = 4
+"""Place of ``metadata`` among the arguments of each of them."""
+
+
+def _inside_what_runs(store: LightningStore) -> LightningStore:
+    """Return a handle on *store* whose new rollouts name the one that this program is, where it is one: ``agl run``.
+
+    Only the algorithm's own handle does so: a store that is served makes rollouts for other programs as well.
+    """
+    outer = running.get() or home_rollout()
+    if outer is None:
+        return store
+    handle = store.with_project(store.project)
+    for name in _MAKERS:
+        setattr(handle, name, _with_parent(getattr(handle, name), outer.rollout_id))
+    return handle
+
+
+def _with_parent(make: Callable[..., Awaitable[Any]], rollout_id: str) -> Callable[..., Awaitable[Any]]:
+    @functools.wraps(make)
+    async def made(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - of the method
+        given: dict[str, Any] | None = args[_METADATA] if len(args) > _METADATA else kwargs.pop("metadata", None)
+        named = {"parent_rollout_id": rollout_id, **(given or {})}
+        return await make(*args[:_METADATA], *args[_METADATA + 1 :], metadata=named, **kwargs)
+
+    return made

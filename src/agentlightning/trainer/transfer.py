@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from agentlightning._internal.clock import now_ns, to_ns
 from agentlightning._internal.context import home_rollout
-from agentlightning.types.record import AttemptEnd, RolloutStart, SpanRecord, WriteBatch
+from agentlightning.store.base import UNSET
+from agentlightning.types.record import AttemptEnd, RolloutStart, WriteBatch
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -20,7 +21,7 @@ _OVER = frozenset({"succeeded", "failed", "timeout"})
 async def copy_rollouts(source: LightningStore, target: LightningStore, *, known: Collection[str] = ()) -> list[str]:
     """Copy every rollout with an attempt, its spans and resources, and return the ids; those in *known* are left out.
 
-    A rollout and its first attempt keep their ids, later attempts get new ones. Inside ``agl run`` the copies are
+    Rollouts, attempts and spans keep their ids; resources get new ones. Inside ``agl run`` the copies are
     rollouts inside the run's.
 
     Raises:
@@ -46,40 +47,21 @@ class _Copy:
 
     async def copy(self, rollout: Rollout, attempts: list[Attempt]) -> None:
         target, rollout_id = self._target, rollout.rollout_id
-        first = attempts[0]
-        start = RolloutStart(
-            rollout_id=rollout_id,
-            attempt_id=first.attempt_id,
-            project=target.project,
-            input=rollout.input,
-            start_ns=to_ns(rollout.start_time) or now_ns(),
-            mode=rollout.mode,
-            metadata=_metadata(rollout),
-        )
-        target.write_batch(WriteBatch(starts=[start], spans=await self._spans(first, first.attempt_id)))
+        batch = WriteBatch()
+        for attempt in attempts:
+            batch.starts.append(_start(rollout, attempt, target.project))
+            batch.spans += [span.to_record() for span in await self._source.query_spans(rollout_id, attempt.attempt_id)]
+            if attempt.status in _OVER:
+                batch.ends.append(_end(attempt))
         resources_id = await self._resources_id(rollout.resources_id)
+        # One transaction: nobody sees the rollout with an attempt missing, and no worker finds it in the queue.
+        target.write_batch(batch)
         await target.update_rollout(rollout_id, config=rollout.config, resources_id=resources_id)
-        self._end(first, first.attempt_id)
-        for attempt in attempts[1:]:
-            made = await target.start_attempt(rollout_id)
-            attempt_id = made.attempt.attempt_id
-            target.write_batch(WriteBatch(spans=await self._spans(attempt, attempt_id)))
-            self._end(attempt, attempt_id)
+        for attempt in attempts:
+            worker_id = UNSET if attempt.worker_id is None else attempt.worker_id
+            await target.update_attempt(rollout_id, attempt.attempt_id, worker_id=worker_id, metadata=attempt.metadata)
         if rollout.status == "cancelled":
             await target.update_rollout(rollout_id, status="cancelled")
-
-    async def _spans(self, attempt: Attempt, attempt_id: str) -> list[SpanRecord]:
-        spans = await self._source.query_spans(attempt.rollout_id, attempt.attempt_id)
-        records = [span.to_record() for span in spans]
-        for record in records:
-            record.attempt_id = attempt_id
-        return records
-
-    def _end(self, attempt: Attempt, attempt_id: str) -> None:
-        if attempt.status in _OVER:
-            end_ns = to_ns(attempt.end_time) or now_ns()
-            end = AttemptEnd(rollout_id=attempt.rollout_id, attempt_id=attempt_id, status=attempt.status, end_ns=end_ns)
-            self._target.write_batch(WriteBatch(ends=[end]))
 
     async def _resources_id(self, resources_id: str | None) -> str | None:
         if resources_id is not None and resources_id not in self._resources:
@@ -88,6 +70,28 @@ class _Copy:
                 return None
             self._resources[resources_id] = (await self._target.add_resources(found.resources)).resources_id
         return None if resources_id is None else self._resources[resources_id]
+
+
+def _start(rollout: Rollout, attempt: Attempt, project: str) -> RolloutStart:
+    return RolloutStart(
+        rollout_id=rollout.rollout_id,
+        attempt_id=attempt.attempt_id,
+        project=project,
+        input=rollout.input,
+        start_ns=to_ns(attempt.start_time if attempt.sequence_id > 1 else rollout.start_time) or now_ns(),
+        mode=rollout.mode,
+        metadata=_metadata(rollout),
+        number=attempt.sequence_id,
+    )
+
+
+def _end(attempt: Attempt) -> AttemptEnd:
+    return AttemptEnd(
+        rollout_id=attempt.rollout_id,
+        attempt_id=attempt.attempt_id,
+        status=attempt.status,
+        end_ns=to_ns(attempt.end_time) or now_ns(),
+    )
 
 
 def _metadata(rollout: Rollout) -> dict[str, Any]:

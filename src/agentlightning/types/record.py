@@ -69,7 +69,7 @@ class SpanRecord(msgspec.Struct, kw_only=True):
 
 
 class RolloutStart(msgspec.Struct, kw_only=True):
-    """A rollout with its first attempt, to be created before the spans of the same batch."""
+    """A rollout with an attempt, to be created before the spans of the same batch; what exists stays as it is."""
 
     rollout_id: str
     attempt_id: str
@@ -80,6 +80,8 @@ class RolloutStart(msgspec.Struct, kw_only=True):
     implicit: bool = False
     metadata: dict[str, Any] = {}
     process: str = ""
+    number: int = 1
+    """Which attempt of the rollout it is, from 1; a later one comes with the copy of a whole rollout."""
 
 
 class AttemptEnd(msgspec.Struct, kw_only=True):

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agentlightning.types.record import RolloutStart, WriteBatch
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -45,6 +47,25 @@ def test_the_tree_names_what_happened(agl: Agl, writer: Writer) -> None:
     only_open = agl("show", "a", "--open")
     assert "never ends" in only_open
     assert "lookup [" not in only_open
+
+
+def test_a_run_of_rollouts_shows_them(agl: Agl, writer: Writer) -> None:
+    """A run that recorded nothing itself shows the rollouts inside it, and does not say that nothing was recorded."""
+    batch = WriteBatch(
+        starts=[
+            RolloutStart(rollout_id="ro-run", attempt_id="at-run", project="default", input="python t.py", start_ns=1),
+            RolloutStart(
+                rollout_id="ro-child", attempt_id="at-child", project="default", input="task 7", start_ns=2,
+                metadata={"parent_rollout_id": "ro-run"},
+            ),
+        ]
+    )  # fmt: skip
+    writer.store.write_batch(batch)
+    writer.write(writer.span("child", "work"), end="succeeded")
+    shown = agl("show", "run")
+    assert "No span was recorded" not in shown
+    assert "Rollouts inside this one:" in shown
+    assert "ro-child  succeeded  task 7" in shown
 
 
 def test_every_mode_survives_anything_in_a_span(agl: Agl, writer: Writer) -> None:

@@ -26,6 +26,7 @@ from agentlightning import (
     open_store,
     rollout,
 )
+from agentlightning._internal.context import home_rollout
 from agentlightning.store import InMemoryLightningStore, LightningStoreThreaded
 
 if TYPE_CHECKING:
@@ -152,6 +153,12 @@ def test_the_private_store_is_copied(isolated: Any) -> None:
 
     assert described(mine) == described(theirs)
     fine, bad = theirs[:2]
+    for copied in theirs:
+        attempts = asyncio.run(target.query_attempts(copied.rollout_id))
+        originals = asyncio.run(trainer.store.query_attempts(copied.rollout_id))
+        assert [(a.attempt_id, a.sequence_id, a.status, a.worker_id) for a in attempts] == [
+            (a.attempt_id, a.sequence_id, a.status, a.worker_id) for a in originals
+        ]
     assert [a.status for a in asyncio.run(target.query_attempts(bad.rollout_id))] == ["failed", "failed"]
     names = [span.name for span in asyncio.run(target.query_spans(bad.rollout_id, "latest"))]
     assert names == ["agentlightning.message", "agentlightning.exception"]
@@ -160,6 +167,40 @@ def test_the_private_store_is_copied(isolated: Any) -> None:
     assert resources is not None
     assert resources.resources == RESOURCES
     target.close()
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_rollouts_of_an_algorithm_name_the_run_they_are_in(
+    private: bool, isolated: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inside ``agl run`` all that an algorithm makes is inside the run's rollout, in a store of its own too."""
+    monkeypatch.setenv("AGL_ROLLOUT_ID", "ro-outer")
+    monkeypatch.setenv("AGL_ATTEMPT_ID", "at-outer")
+    home_rollout.cache_clear()
+    path = isolated / "own.db"
+
+    @algo
+    async def train(store: Any) -> None:
+        await store.add_resources(RESOURCES)
+        made = [await store.enqueue_rollout("one", "train", None, None, {"k": 1}), await store.enqueue_rollout("two")]
+        made += await store.enqueue_rollouts(["three"], metadata={"parent_rollout_id": "ro-other"})
+        await store.wait_for_rollouts(rollout_ids=[one.rollout_id for one in made], timeout=10)
+
+    try:
+        trainer = Trainer(algorithm=train, store=None if private else open_store(str(path)))
+        trainer.fit(agent)
+    finally:
+        monkeypatch.delenv("AGL_ROLLOUT_ID")
+        home_rollout.cache_clear()
+    expected = [("one", "ro-outer", 1), ("two", "ro-outer", None), ("three", "ro-other", None)]
+    for store in (trainer.store, open_store(str(isolated / "agentlightning.db")) if private else trainer.store):
+        found = asyncio.run(store.query_rollouts())
+        metadata = [one.metadata or {} for one in found]
+        assert [(r.input, m.get("parent_rollout_id"), m.get("k")) for r, m in zip(found, metadata, strict=True)] == (
+            expected
+        )
+        assert [one.status for one in found] == ["succeeded"] * 3
+        store.close()
 
 
 def test_a_store_of_ones_own_is_used(tmp_path: Any) -> None:

@@ -97,11 +97,19 @@ def note_signs_of_life(transaction: Transaction, attempt_ids: Collection[str], n
     transaction.run("beat_attempts", (to_json(list(attempt_ids)), now_ns))
 
 
-def end_attempts(transaction: Transaction, ends: Iterable[AttemptEnd]) -> None:
-    """Write the final statuses of a batch; one that comes too late changes no status, and the batch goes on."""
+def end_attempts(transaction: Transaction, ends: Iterable[AttemptEnd], started: Collection[str] = ()) -> None:
+    """Write the final statuses of a batch; one that comes too late changes no status, and the batch goes on.
+
+    An attempt of *started*, those that the same batch made, is never late: with the copy of a whole rollout the next
+    one is there already.
+    """
     for end in ends:
         found = find_attempts(transaction, [end.attempt_id]).get(end.attempt_id)
         if found is None:
+            continue
+        state = found.attempt
+        if not state.latest and state.attempt_id in started and state.status not in lifecycle.OVER:
+            transaction.run("set_attempt_status", (state.attempt_id, end.status, end.end_ns, None))
             continue
         try:
             set_attempt_status(transaction, found, end.status, end.end_ns)

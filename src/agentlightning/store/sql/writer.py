@@ -78,7 +78,7 @@ class BatchWriter:
             transaction.run_rows("add_open_spans", open_rows)
             attempts = {span.attempt_id for span in batch.spans}
             note_signs_of_life(transaction, attempts if looks else attempts - self._heard_of, now_ns())
-            end_attempts(transaction, batch.ends)
+            end_attempts(transaction, batch.ends, {start.attempt_id for start in batch.starts})
         if looks:
             self._next_look = time.monotonic() + _LOOK_S
             self._heard_of = attempts
@@ -224,7 +224,7 @@ def _start(transaction: Transaction, starts: Sequence[RolloutStart]) -> None:
         transaction.run("add_project", (project, now_ns()))
     transaction.run_rows("start_rollouts", [_rollout_row(start) for start in starts])
     attempts = [
-        (s.attempt_id, s.rollout_id, 1, "running", s.start_ns, s.start_ns, to_json(_attempt_metadata(s)))
+        (s.attempt_id, s.rollout_id, s.number, "running", s.start_ns, s.start_ns, to_json(_attempt_metadata(s)))
         for s in starts
     ]
     transaction.run_rows("start_attempts", attempts)
