@@ -14,6 +14,7 @@ from agentlightning import settings
 from agentlightning._internal.guard import failures
 from agentlightning.errors import StoreError, StoreFullError
 from agentlightning.pipeline.receipt import DROPPED, STORED, settle, settle_missing
+from agentlightning.pipeline.sampling import ALWAYS as PRECIOUS
 from agentlightning.pipeline.spill import Replayer, Spill, folder_beside, write_or_split
 from agentlightning.types.record import WriteBatch
 
@@ -32,6 +33,8 @@ GRACE_S = 0.5
 """A store that fails for longer gets its records by way of the disk."""
 GIVEN_UP_S = 2.0
 """Who waits for a flush is not kept waiting by a store that has failed for longer."""
+_REMOTE = ("http://", "https://")
+"""Stores that get requests of ``batch_size`` spans at intervals; the disk of this machine is the journal meanwhile."""
 MOST_WAITING_BYTES = 8 * 2**20
 """Bytes of texts, 2 KB added for each span, that wait in memory for a store that can neither be reached nor spilled
 for; older spans are lost."""
@@ -47,10 +50,11 @@ class Exporter:
     ``put`` runs under the worker's lock of order, in whatever thread; ``deliver`` only in the worker.
     """
 
-    def __init__(self, route: Callable[[str], SpanWriter], ledger: Ledger) -> None:
-        """Use the writer that *route* returns for an attempt id, and count in *ledger*."""
+    def __init__(self, route: Callable[[str], SpanWriter], ledger: Ledger, health: Health | None = None) -> None:
+        """Use the writer that *route* returns for an attempt id, count in *ledger*, note deliveries in *health*."""
         self._route = route
         self._ledger = ledger
+        self._health = health or Health()
         self._lanes: dict[int, Lane] = {}
 
     def waiting(self) -> bool:
@@ -71,12 +75,37 @@ class Exporter:
         for lane, part in self._by_lane(batch):
             lane.put(part, relieve=relieve)
 
-    def deliver(self, *, patient: bool = True) -> None:
-        """Write what waits; *patient*: not to a store whose pause is not over."""
+    def deliver(self, *, patient: bool = True, now: bool = True) -> None:
+        """Write what waits.
+
+        Args:
+            patient: Not to a store whose pause is not over.
+            now: Also to a remote store what could wait for more.
+        """
         for key, lane in list(self._lanes.items()):
-            lane.deliver(patient=patient)
+            lane.deliver(patient=patient, now=now)
             if len(self._lanes) > 16 and not lane.is_waiting:  # noqa: PLR2004 - many short-lived stores
                 del self._lanes[key]
+
+    @property
+    def bytes(self) -> int:
+        """Estimate of the heap that everything on its way takes."""
+        return sum(lane.bytes for lane in list(self._lanes.values()))
+
+    def spill(self) -> None:
+        """Bring what waits in memory to the disk where that is possible; under the worker's lock of order."""
+        for lane in list(self._lanes.values()):
+            lane.spill()
+
+    @property
+    def has_remote(self) -> bool:
+        """Whether a store is not on this machine: a request takes longer than a span may be without a disk."""
+        return any(lane.is_remote for lane in list(self._lanes.values()))
+
+    def switch_server(self) -> bool:
+        """Use the next address of the stores that have several; False where there is none."""
+        writers = [lane.writer for lane in list(self._lanes.values())]
+        return any([switch() for switch in (getattr(writer, "switch_server", None) for writer in writers) if switch])
 
     def rescue(self) -> None:
         """At the end of the process: bring what waits to the disk, and count what cannot be brought there as lost."""
@@ -103,16 +132,40 @@ class Exporter:
     def _lane(self, writer: SpanWriter) -> Lane:
         lane = self._lanes.get(id(writer))
         if lane is None:
-            lane = self._lanes[id(writer)] = Lane(writer, self._ledger)
+            lane = self._lanes[id(writer)] = Lane(writer, self._ledger, self._health)
         return lane
+
+
+class Health:
+    """How the deliveries of this process went lately; written by the worker, read by the watch."""
+
+    def __init__(self) -> None:
+        """Begin with nothing known."""
+        self.outcomes: deque[bool] = deque(maxlen=100)
+        """Of the last deliveries, whether each worked."""
+        self.slowest_s = 0.0
+        """Longest delivery since somebody asked last."""
+        self.since: float | None = None
+        """When the delivery began that is under way, by the monotonic clock."""
+
+    def take_slowest_s(self) -> float:
+        """Return how long the slowest delivery took, also one that is under way; and forget it."""
+        slowest, self.slowest_s = self.slowest_s, 0.0
+        since = self.since
+        return slowest if since is None else max(slowest, time.monotonic() - since)
 
 
 class Lane:
     """What is on its way to one store, in order: in memory, then on the disk, then in memory behind that."""
 
-    def __init__(self, writer: SpanWriter, ledger: Ledger) -> None:
+    def __init__(self, writer: SpanWriter, ledger: Ledger, health: Health | None = None) -> None:
         """Deliver to *writer*, which the lane keeps alive."""
         self._writer = writer
+        self._health = health or Health()
+        self.is_remote: bool = (writer.url or "").startswith(_REMOTE)
+        self._collected = 0
+        """Spans that came since the last request to a remote store."""
+        self._sent_at = float("-inf")
         self._ledger = ledger
         self._first: deque[WriteBatch] = deque()
         self._spill: Spill | None = None
@@ -135,6 +188,23 @@ class Lane:
         return bool(self._first or self._last or self._has_spilled or self._inherited)
 
     @property
+    def writer(self) -> SpanWriter:
+        """Where it delivers."""
+        return self._writer
+
+    @property
+    def bytes(self) -> int:
+        """Estimate of the heap that it takes."""
+        with self._lock:
+            return sum(map(_size, (*self._first, *self._last)))
+
+    def spill(self) -> None:
+        """Bring what waits in memory to the disk where that is possible."""
+        with self._lock:
+            if self._writing is None and (self._first or self._last):
+                self._spill_all(move_first=not self._has_spilled)
+
+    @property
     def is_given_up(self) -> bool:
         """Whether the store has been failing for so long that nobody should wait for it."""
         return self._failing_since is not None and time.monotonic() - self._failing_since > GIVEN_UP_S
@@ -144,16 +214,23 @@ class Lane:
         return self._spill is not None and not self._spill.is_empty
 
     def put(self, batch: WriteBatch, *, relieve: bool) -> None:
-        """Take *batch*; to the disk when the store is away or *relieve* says that its writer hangs."""
+        """Take *batch*; to the disk when the store is remote or away, or *relieve* says that its writer hangs."""
         with self._lock:
             failing = self._is_failing()
-            if not (relieve or failing or self._last or self._has_spilled):
+            self._collected += len(batch.spans)
+            if not (relieve or failing or self.is_remote or self._last or self._has_spilled):
                 self._first.append(batch)
                 return
             self._last.append(batch)
             # What the worker may be writing at the moment stays, and so does what must come before the disk's.
             self._spill_all(move_first=failing and not relieve and not self._has_spilled)
             self._shed()
+
+    def _is_due(self) -> bool:
+        """Tell whether it is time for a request to a remote store: the first spans are sent at once."""
+        if self._collected >= settings.get(settings.BATCH_SIZE):
+            return True
+        return time.monotonic() - self._sent_at >= settings.get(settings.FLUSH_INTERVAL)
 
     def _is_failing(self) -> bool:
         since = self._failing_since
@@ -180,29 +257,38 @@ class Lane:
                 self._reason = "disk_full"
 
     def _shed(self) -> None:
-        """Lose the oldest spans beyond the bound; rollouts and their ends are kept, they cost nothing."""
-        sizes = [(batch, _size(batch)) for batch in (*self._first, *self._last)]
-        waiting = sum(size for _, size in sizes)
-        for batch, size in sizes:
-            if waiting <= MOST_WAITING_BYTES:
-                return
-            if batch is not self._writing:
-                waiting -= size
-                self._lose(batch, self._reason)
-                batch.spans.clear()
+        """Lose the oldest spans beyond the bound, rewards and exceptions after all others.
+
+        Rollouts and their ends are kept, they cost nothing.
+        """
+        limit = min(MOST_WAITING_BYTES, settings.get(settings.MEMORY_THRESHOLD) // 4)
+        batches = [batch for batch in (*self._first, *self._last) if batch is not self._writing]
+        waiting = sum(map(_size, (*self._first, *self._last)))
+        for lane in (False, True):
+            for batch in batches:
+                if waiting <= limit:
+                    return
+                lost = WriteBatch(spans=[span for span in batch.spans if (span.name in PRECIOUS) is lane])
+                waiting -= _size(lost)
+                self._lose(lost, self._reason)
+                batch.spans = [span for span in batch.spans if (span.name in PRECIOUS) is not lane]
 
     _writing: WriteBatch | None = None
     """The batch that the worker is writing at the moment."""
 
-    def deliver(self, *, patient: bool) -> None:
-        """Write what waits, oldest first; return at the first failure."""
+    def deliver(self, *, patient: bool, now: bool = True) -> None:
+        """Write what waits, oldest first; return at the first failure. *now*: whatever the interval of requests is."""
         if not self.is_waiting and self._has_looked:
             return
         if patient and time.monotonic() < self._not_before:
             return
         try:
             self._deliver_first()
+            if self.is_remote and not (now or self._is_due()):
+                return
             self._replay()
+            if not self.is_waiting:
+                self._collected, self._sent_at = 0, time.monotonic()
         except StoreError as error:
             self._fail(error)
 
@@ -228,7 +314,15 @@ class Lane:
         self._ledger.count("store_error", number)
 
     def _write(self, batch: WriteBatch) -> WriteResult:
-        result = self._writer.write_batch(batch)
+        began = self._health.since = time.monotonic()
+        is_well = False
+        try:
+            result = self._writer.write_batch(batch)
+            is_well = True
+        finally:
+            self._health.since = None
+            self._health.slowest_s = max(self._health.slowest_s, time.monotonic() - began)
+            self._health.outcomes.append(is_well)
         self._pause_s, self._not_before, self._failing_since = FIRST_PAUSE_S, 0.0, None
         self._reason = "store_error"
         return result
@@ -258,11 +352,14 @@ class Lane:
             self._spill.close_segment()
         for folder in self._spill.folders:
             if self._replayer is None:
-                self._replayer = Replayer(folder, self._ledger)
+                self._replayer = Replayer(folder, self._ledger, self._most_records())
             if not self._step(self._replayer, deadline):
                 return
             self._replayer.close()
             self._replayer = None
+
+    def _most_records(self) -> int | None:
+        return settings.get(settings.BATCH_SIZE) if self.is_remote else None
 
     def _step(self, replayer: Replayer, deadline: float) -> bool:
         """Replay until *deadline*; True when nothing is left, or another process has taken it over."""

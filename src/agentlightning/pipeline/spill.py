@@ -159,8 +159,12 @@ class Replayed(NamedTuple):
 class Replayer:
     """Reads segments and writes their records to a store, one chunk a call. Used by one thread."""
 
-    def __init__(self, folder: SpillFolder, ledger: Ledger | None = None) -> None:
-        """Replay what lies in *folder*; *ledger* is this process's own, if it has one."""
+    def __init__(self, folder: SpillFolder, ledger: Ledger | None = None, most_records: int | None = None) -> None:
+        """Replay what lies in *folder*; *ledger* is this process's own, if it has one.
+
+        *most_records*: so many in one chunk at most; None for as many as a local store takes at once.
+        """
+        self._most_records = most_records or _CHUNK_RECORDS
         self._folder = folder
         self._ledger = ledger
         self._lock = FolderLock(folder.path)
@@ -238,7 +242,7 @@ class Replayer:
                 continue
             count += 1
             size += len(frame.payload)
-            if count >= _CHUNK_RECORDS or size >= _CHUNK_BYTES:
+            if count >= self._most_records or size >= _CHUNK_BYTES:
                 return batch
         return batch if count else None
 

@@ -50,6 +50,9 @@ _WATCH_S = 0.25
 _STUCK_S, _STUCK_PRESSED_S = 1.0, 0.1
 """A delivery that takes longer has the worker stuck; the second holds when the queue is half full."""
 
+_STUCK_REMOTE_S = 0.05
+"""The same where a store is remote: what comes during a request has to be on the disk in time."""
+
 _AGAIN_S = 0.2
 """Pause after the worker thread failed as a whole."""
 
@@ -240,7 +243,7 @@ class Worker:
             flushes, self._flushes = self._flushes, []
         self._delivering_since = time.monotonic()
         try:
-            self._exporter.deliver(patient=all(flush.is_tried for flush in flushes))
+            self._exporter.deliver(patient=all(flush.is_tried for flush in flushes), now=bool(flushes))
         finally:
             self._delivering_since = None
             for flush in flushes:
@@ -341,7 +344,7 @@ class Worker:
             if self._queue.sleeping:
                 self._watch.wait()
             else:
-                self._watch.wait(_WATCH_S)
+                self._watch.wait(_STUCK_REMOTE_S if self._exporter.has_remote else _WATCH_S)
             with guard("relief"):
                 self._relieve()
 
@@ -351,13 +354,20 @@ class Worker:
             pressed = self._queue.is_pressed()
             since = self._delivering_since
             stuck_s = 0.0 if since is None else time.monotonic() - since
-            if stuck_s > (_STUCK_PRESSED_S if pressed else _STUCK_S):
+            if pressed and not self._queue.spills:
+                return
+            if stuck_s > self._patience_s(pressed=pressed):
                 if not self.take(relieve=True):
                     return
             elif pressed:
                 time.sleep(_STUCK_PRESSED_S / 5)
             else:
                 return
+
+    def _patience_s(self, *, pressed: bool) -> float:
+        if self._exporter.has_remote:
+            return _STUCK_REMOTE_S
+        return _STUCK_PRESSED_S if pressed else _STUCK_S
 
     def rescue(self, timeout_s: float) -> None:
         """At the end of the process, bring everything that is not in a store to the disk; in the caller's thread.

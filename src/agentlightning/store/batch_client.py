@@ -78,6 +78,10 @@ class BatchClient:
         first, second = self.write_batch(starts), self.write_batch(ends)
         return WriteResult(first.stored + second.stored, first.duplicate + second.duplicate)
 
+    def switch_server(self) -> bool:
+        """Use the next server for a while; False when only one was given. Thread-safe."""
+        return self._exchange.switch()
+
     def after_fork(self) -> None:
         """Make the client usable in a forked child."""
         self._exchange.after_fork()

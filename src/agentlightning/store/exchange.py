@@ -32,6 +32,8 @@ _LONGEST_WAIT_S = 30.0
 """Longest pause that a server's ``Retry-After`` can ask for."""
 _FAVOURITE_AGAIN_S = 5.0
 """How long a server that failed is left alone."""
+_SLOW_S = 55.0
+"""How much longer one that is slow is left alone."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,13 @@ class Exchange:
         """Return the addresses in the order to try: those that failed lately come last."""
         recently = time.monotonic() - _FAVOURITE_AGAIN_S
         return sorted(self.addresses, key=lambda address: self._failed_at.get(address, 0.0) > recently)
+
+    def switch(self) -> bool:
+        """Leave the address that is in use alone for a minute; False when there is no other one."""
+        if len(self.addresses) < 2:  # noqa: PLR2004 - another one
+            return False
+        self._failed_at[self._order()[0]] = time.monotonic() + _SLOW_S
+        return True
 
     def forget_failures(self) -> None:
         """Ask every address again in its order, also those that failed a moment ago."""
