@@ -5,9 +5,12 @@ Everything is read by attribute and never by class, as user classes may be anyth
 
 from __future__ import annotations
 
+import inspect
+import sys
 from typing import TYPE_CHECKING, Any, cast
 
 from agentlightning import semconv
+from agentlightning.instrumentation import registry
 from agentlightning.instrumentation.attribute import (
     AGENT_NAME,
     COMPLETION_TOKENS,
@@ -32,7 +35,7 @@ from agentlightning.instrumentation.attribute import (
 from agentlightning.instrumentation.operation import Operation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from opentelemetry.trace import Tracer
 
@@ -141,7 +144,11 @@ class ToolUse(Operation):
 
 
 class ModelCall(Operation):
-    """``generate`` or ``generate_stream`` of a model."""
+    """``generate`` or ``generate_stream`` of a model.
+
+    Where the model asks through a client of OpenAI that writes a span of its own, messages and tools are on that one,
+    inside this, and not on both; of a call that fails they are on both, as it may not have come as far as the client.
+    """
 
     def __init__(self, tracer: Tracer, owner: object, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
         """Start with nothing received."""
@@ -149,6 +156,7 @@ class ModelCall(Operation):
         self._text: list[str] = []
         self._calls: dict[int, _StreamedCall] = {}
         self._tokens: tuple[int, int] | None = None
+        self._is_in_client = _asks_through_client(owner)
 
     def name(self) -> str:
         """Return the model's class and what it does."""
@@ -160,11 +168,8 @@ class ModelCall(Operation):
         model = first_of(self.owner, "model_id")
         if isinstance(model, str):
             attributes[LLM_MODEL] = model
-        messages = _argument(self, 0, "messages")
-        for index, message in enumerate(cast("Iterable[object]", messages or ())):
-            attributes.update(_message(f"{LLM_INPUT_MESSAGES}.{index}", message))
-        for index, tool in enumerate(cast("Iterable[object]", self.kwargs.get("tools_to_call_from") or ())):
-            attributes[f"{LLM_TOOLS}.{index}.tool.json_schema"] = _tool_schema(tool)
+        if not self._is_in_client:
+            attributes.update(self._asked())
         defaults = cast("dict[str, object]", first_of(self.owner, "kwargs") or {})
         parameters: dict[str, object] = {
             key: value
@@ -174,6 +179,21 @@ class ModelCall(Operation):
         if parameters:
             attributes[LLM_INVOCATION] = json_text(parameters)
         return attributes
+
+    def _asked(self) -> Attributes:
+        """Return messages and tools."""
+        attributes: Attributes = {}
+        messages = _argument(self, 0, "messages")
+        for index, message in enumerate(cast("Iterable[object]", messages or ())):
+            attributes.update(_message(f"{LLM_INPUT_MESSAGES}.{index}", message))
+        for index, tool in enumerate(cast("Iterable[object]", self.kwargs.get("tools_to_call_from") or ())):
+            attributes[f"{LLM_TOOLS}.{index}.tool.json_schema"] = _tool_schema(tool)
+        return attributes
+
+    def fail(self, error: BaseException, attributes: Callable[[], Attributes] = dict) -> None:
+        """End the span with *error* and with what was asked, if that is not on it yet."""
+        asked = self._asked if self._is_in_client else dict
+        super().fail(error, lambda: {**asked(), **attributes()})
 
     def shorten(self, attributes: Attributes, space: int) -> Attributes:
         """Put all messages into one attribute, and keep as many of their own as there is space for."""
@@ -188,7 +208,7 @@ class ModelCall(Operation):
 
     def result_attributes(self, result: object) -> Attributes:
         """Return the message and the tokens that were counted for it; counts that are missing stay missing."""
-        attributes: Attributes = dict(_message(f"{LLM_OUTPUT_MESSAGES}.0", result))
+        attributes: Attributes = {} if self._is_in_client else dict(_message(f"{LLM_OUTPUT_MESSAGES}.0", result))
         usage = first_of(result, "token_usage")
         if not hasattr(result, "token_usage"):
             # Releases below 1.18 leave the counts of the last call on the model; later ones warn about these names.
@@ -215,7 +235,8 @@ class ModelCall(Operation):
         calls = [call.finish() for _, call in sorted(self._calls.items())]
         content = "".join(self._text) if self._text or not calls else None
         prefix = f"{LLM_OUTPUT_MESSAGES}.0"
-        attributes: Attributes = dict(message_attributes(prefix, "assistant", content, calls))
+        message = () if self._is_in_client else message_attributes(prefix, "assistant", content, calls)
+        attributes: Attributes = dict(message)
         attributes.update(_tokens(*(self._tokens or (None, None))))
         return attributes
 
@@ -248,6 +269,15 @@ class _LastCall:
     def __init__(self, model: object) -> None:
         self.input_tokens: object = first_of(model, "last_input_token_count")
         self.output_tokens: object = first_of(model, "last_output_token_count")
+
+
+def _asks_through_client(model: object) -> bool:
+    """Tell whether a model is one of the library's own that asks a client of OpenAI whose calls are recorded."""
+    library = sys.modules.get("openai")
+    if library is None or "openai" not in registry.active():
+        return False
+    generate = inspect.unwrap(getattr(type(model), "generate", _asks_through_client))
+    return generate.__module__ == "smolagents.models" and isinstance(getattr(model, "client", None), library.OpenAI)
 
 
 def _agent_name(agent: object) -> str:

@@ -137,7 +137,7 @@ class _Method:
                 except BaseException:
                     call.record(failed=True)
                     raise
-            call.count(result)
+            call.count(result if hasattr(result, "token_usage") else _LastCall(model))
             call.record()
             return result
 
@@ -153,6 +153,15 @@ def _wrapped_already(function: object) -> _Method | None:
             return method
         function = getattr(function, "__wrapped__", None)
     return None
+
+
+class _LastCall:
+    """What smolagents below 1.18 says of a call's tokens: the counts of the last one, on the model."""
+
+    def __init__(self, model: object) -> None:
+        self.token_usage = self
+        self.input_tokens: object = getattr(model, "last_input_token_count", None)
+        self.output_tokens: object = getattr(model, "last_output_token_count", None)
 
 
 class _Call:

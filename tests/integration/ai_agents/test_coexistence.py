@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
     from agentlightning.types.record import SpanRecord
 
-pytest.importorskip("openinference.instrumentation.smolagents")
-
 FINAL = ("final_answer", {"answer": "done"})
 ADD = ("add", {"a": 1, "b": 2})
 
@@ -33,9 +32,7 @@ ADD = ("add", {"a": 1, "b": 2})
 @pytest.fixture
 def theirs() -> Iterator[Any]:
     """OpenInference's instrumentor, not begun yet."""
-    from openinference.instrumentation.smolagents import SmolagentsInstrumentor
-
-    instrumentor: Any = SmolagentsInstrumentor()
+    instrumentor: Any = pytest.importorskip("openinference.instrumentation.smolagents").SmolagentsInstrumentor()
     yield instrumentor
     if instrumentor.is_instrumented_by_opentelemetry:
         instrumentor.uninstrument()
@@ -161,7 +158,8 @@ def test_ending_around_openinference_restores_the_library(theirs: Any) -> None:
 
 def test_two_collectors_share_a_model(kit: Any) -> None:
     """Two collectors both get every call, and when one ends the other goes on; then the method is the library's."""
-    original: object = vars(kit.Scripted)["generate"]
+    model_class: type = kit.Scripted
+    original = vars(model_class)["generate"]
     one, other = TelemetryCollector(), TelemetryCollector()
     pair = [AgentInstrumentor(collector, get_error_handler()) for collector in (one, other)]
     for instrumentor in pair:
@@ -173,11 +171,72 @@ def test_two_collectors_share_a_model(kit: Any) -> None:
     kit.Scripted("hello").generate([])
     assert totals() == [120, 120]
     pair[0].uninstrument_all()
-    assert vars(kit.Scripted)["generate"] is not original
+    assert vars(model_class)["generate"] is not original
     kit.Scripted("hello").generate([])
     assert totals() == [120, 240]
     pair[1].uninstrument_all()
     pair[1].uninstrument_all()
-    assert vars(kit.Scripted)["generate"] is original
+    assert vars(model_class)["generate"] is original
     kit.Scripted("hello").generate([])
     assert totals() == [120, 240]
+
+
+@pytest.fixture
+def messages() -> Iterator[Callable[[], dict[str, tuple[bool, bool]]]]:
+    """Tell of each span of a model call whether it holds the messages that went to the model, and its answer."""
+    found: dict[str, tuple[bool, bool]] = {}
+
+    def note(span: SpanRecord, /) -> None:
+        if span.end_ns is not None and span.attributes.get("openinference.span.kind") == "LLM":
+            asked, told = (f"llm.{side}_messages.0.message.role" in span.attributes for side in ("input", "output"))
+            found["model" if "generate" in span.name else "client"] = (asked, told)
+
+    def read() -> dict[str, tuple[bool, bool]]:
+        assert agentlightning.flush(10)
+        return dict(found)
+
+    agentlightning.add_span_listener(note)
+    yield read
+    agentlightning.remove_span_listener(note)
+
+
+def ask(url: str, *, stream: bool = False) -> None:
+    """Ask a model of smolagents that has a client of OpenAI."""
+    from smolagents import OpenAIServerModel
+
+    model: Any = OpenAIServerModel("gpt-4o-mini", api_base=url, api_key="x", client_kwargs={"max_retries": 0})
+    question = {"role": "user", "content": [{"type": "text", "text": "hi"}]}
+    try:
+        if stream and hasattr(model, "generate_stream"):
+            list(model.generate_stream([question]))
+        else:
+            model.generate([question])
+    finally:
+        model.client.close()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_content_is_stored_once(messages: Any, *, stream: bool) -> None:
+    """What a model of smolagents asks through the client of OpenAI is on the client's span, and not twice."""
+    importlib.import_module("openai")  # it is instrumented where it is imported
+    TelemetryManager.get_instance().initialize()
+    with ModelServer(AgentRule()) as server:
+        ask(server.url, stream=stream)
+    assert messages() == {"model": (False, False), "client": (True, True)}
+
+
+def test_content_is_kept_where_only_one_has_it(messages: Any, kit: Any) -> None:
+    """Without the client's span, and where a call fails before the client, the model's span has the messages."""
+    from agentlightning.instrumentation import registry
+
+    TelemetryManager.get_instance().initialize()
+    registry.stop("openai")
+    with ModelServer(AgentRule()) as server:
+        ask(server.url)
+    assert messages() == {"model": (True, True)}
+    agentlightning.instrument_all()
+    with pytest.raises(Exception, match="onnection"):
+        ask("http://127.0.0.1:9/v1")
+    assert messages()["model"] == (True, False)
+    kit.Scripted("hello").generate([{"role": "user", "content": "hi"}])
+    assert messages()["model"] == (True, True)

@@ -1,125 +1,18 @@
-"""Scripted models, tools and agents that run the same on every supported release of smolagents."""
+"""smolagents, instrumented, and what agents are built of in the tests."""
 
 from __future__ import annotations
 
-import threading
+import importlib.util
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import smolagents.models as models_module
-from smolagents import tool  # pyright: ignore[reportUnknownVariableType] - the library has no types there
-from smolagents.agents import CodeAgent, ToolCallingAgent
-from smolagents.models import Model
-from smolagents.tools import Tool
 
 from agentlightning.instrumentation.smolagents import SmolagentsInstrumentor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-models: Any = models_module
-HAS_USAGE = "token_usage" in getattr(models.ChatMessage, "__dataclass_fields__", {})
-
-
-def code(text: str) -> str:
-    """Return the answer of a model that wants code run, in the form that every release understands."""
-    return f"Thought: go on\nCode:\n```py\n{text}\n```<end_code>"
-
-
-def calls(*wanted: tuple[str, dict[str, Any]]) -> list[Any]:
-    """Return tool calls, each a name with its arguments."""
-    function = getattr(models, "ChatMessageToolCallFunction", None) or models.ChatMessageToolCallDefinition
-    return [
-        models.ChatMessageToolCall(id=f"call_{place}", type="function", function=function(name=name, arguments=given))
-        for place, (name, given) in enumerate(wanted)
-    ]
-
-
-class Scripted(Model):
-    """A model that answers from a list: text, tool calls, or an error to raise; defined before instrumenting."""
-
-    def __init__(self, *answers: Any, usage: bool = True) -> None:
-        parent: Any = super()
-        parent.__init__()
-        self.model_id = "scripted-1"
-        self.answers = list(answers)
-        self.usage = usage
-        self.lock = threading.Lock()
-
-    def generate(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
-        """Return the next answer."""
-        with self.lock:
-            answer = self.answers.pop(0)
-        if isinstance(answer, BaseException):
-            raise answer
-        given: dict[str, Any] = {"role": models.MessageRole.ASSISTANT}
-        given.update({"content": answer} if isinstance(answer, str) else {"content": None, "tool_calls": answer})
-        if HAS_USAGE and self.usage:
-            given["token_usage"] = models.TokenUsage(input_tokens=100, output_tokens=20)
-        elif self.usage:
-            self.last_input_token_count, self.last_output_token_count = 100, 20
-        return models.ChatMessage(**given)
-
-
-class Streaming(Scripted):
-    """A model that can stream as well: words, with the token count on the last one."""
-
-    def generate_stream(self, messages: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        """Yield the next answer word by word."""
-        with self.lock:
-            answer = self.answers.pop(0)
-        for word in answer.split(" "):
-            yield models.ChatMessageStreamDelta(content=word + " ")
-        if HAS_USAGE and self.usage:
-            usage = models.TokenUsage(input_tokens=100, output_tokens=20)
-            yield models.ChatMessageStreamDelta(content="", token_usage=usage)
-
-
-class Calling(Scripted):
-    """A model whose ``generate`` calls that of its parent class."""
-
-    def generate(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
-        """Return what the parent class answers."""
-        return super().generate(messages, *args, **kwargs)
-
-
-@tool
-def add(a: int, b: int) -> int:
-    """Add two numbers.
-
-    Args:
-        a: The one.
-        b: The other.
-    """
-    return a + b
-
-
-@tool
-def fail(reason: str) -> str:
-    """Fail.
-
-    Args:
-        reason: Why.
-    """
-    raise ValueError(reason)
-
-
-class Shouting(Tool):
-    """A tool with a ``__call__`` of its own."""
-
-    name = "shout"
-    description = "Shouts."
-    inputs = {"text": {"type": "string", "description": "What."}}  # noqa: RUF012 - as the library has it
-    output_type = "string"
-
-    def forward(self, text: str) -> str:
-        """Shout."""
-        return text.upper()
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Shout louder."""
-        parent: Any = super()
-        return parent.__call__(*args, **kwargs) + "!"
 
 
 @pytest.fixture(autouse=True)
@@ -131,29 +24,19 @@ def instrumented(spans: Any) -> Iterator[SmolagentsInstrumentor]:
     instrumentor.uninstrument()
 
 
-class Kit:
-    """What the tests build agents of."""
-
-    Scripted, Streaming, Calling = Scripted, Streaming, Calling
-    add, fail, Shouting = add, fail, Shouting
-    code, calls = staticmethod(code), staticmethod(calls)
-    has_usage = HAS_USAGE
-
-    @staticmethod
-    def coder(*answers: Any, tools: tuple[Any, ...] = (add,), model: Any = None, **options: Any) -> Any:
-        """Return an agent that runs code."""
-        return CodeAgent(tools=list(tools), model=model or Scripted(*answers), verbosity_level=-1, **options)
-
-    @staticmethod
-    def caller(*answers: Any, tools: tuple[Any, ...] = (add, fail), model: Any = None, **options: Any) -> Any:
-        """Return an agent that calls tools."""
-        return ToolCallingAgent(tools=list(tools), model=model or Scripted(*answers), verbosity_level=-1, **options)
-
-
 @pytest.fixture
-def kit() -> type[Kit]:
-    """Models, tools and agents."""
-    return Kit
+def kit() -> Any:
+    """Models, tools and agents: the ones by which sessions are tested too."""
+    place = Path(__file__).parents[2] / "ai_agents" / "scripted.py"
+    spec = importlib.util.spec_from_file_location("ai_agents_scripted", place)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules.get(spec.name)
+    if module is None:
+        # The tools of smolagents look up their own source, and so their module.
+        module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture
