@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, cast
 
 from agentlightning import semconv
 from agentlightning._internal.guard import guard
+from agentlightning.emitter.agentops_reward import call_async, call_sync, sdk_operation
 from agentlightning.emitter.attribute import event_attributes
 from agentlightning.emitter.event import CustomEvent, event_factory
 from agentlightning.emitter.target import link_to
@@ -136,23 +137,33 @@ def reward(fn: FnType) -> FnType:
     The span ``agentlightning.reward`` is open while the function runs, so that what a judge calls lies under it and
     is told apart from what the agent calls. The result may be a number or a ``RewardSpanData``; anything else gives
     no reward and, once for each function, a warning in the log. Raises nothing of its own.
+
+    Where the client of the AgentOps SDK is initialised the span is the SDK's, of its operation decorator.
     """
     warned: list[bool] = []
 
-    def note(span: _OpenReward, result: object) -> None:
+    def read(result: object) -> float | None:
         with guard("emitter.reward"):
             value = _result_value(result)
-            if value is not None:
-                span.set(value)
-            elif not warned:
+            if value is None and not warned:
                 warned.append(True)
                 log.warning("%s returned %s, which is no reward", _name(fn), _describe(result))
+            return value
+        return None
+
+    def note(span: _OpenReward, result: object) -> None:
+        value = read(result)
+        if value is not None:
+            span.set(value)
 
     if inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None)):  # noqa: B004
         call = cast("Callable[..., Awaitable[Any]]", fn)
 
         @functools.wraps(fn)
         async def run_async(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the user's own function
+            operation = sdk_operation()
+            if operation is not None:
+                return await call_async(operation, lambda: call(*args, **kwargs), read)
             with _OpenReward() as span:
                 result = await call(*args, **kwargs)
                 note(span, result)
@@ -162,6 +173,9 @@ def reward(fn: FnType) -> FnType:
 
     @functools.wraps(fn)
     def run(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the user's own function
+        operation = sdk_operation()
+        if operation is not None:
+            return call_sync(operation, lambda: fn(*args, **kwargs), read)
         with _OpenReward() as span:
             result = fn(*args, **kwargs)
             note(span, result)

@@ -1,0 +1,103 @@
+"""``@reward`` by the operation decorator of the AgentOps SDK, where its client is initialised.
+
+The span is then one that the AgentOps service shows too: its output is the JSON text of a ``RewardSpanData``. Whether
+the client is initialised is asked at each call, in the process that makes it.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from agentlightning import settings
+from agentlightning._internal.guard import guard
+from agentlightning.semconv import SpanNames
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    Value = Callable[[object], "float | None"]
+
+
+def sdk_operation() -> Any:  # noqa: ANN401 - of the SDK
+    """Return the SDK's ``operation`` decorator if its client is initialised in this process, else None."""
+    if "agentops" not in sys.modules:
+        return None
+    with guard("emitter.reward"):
+        if not settings.get(settings.ENABLED):
+            return None
+        from agentlightning.tracer.agentops_client import client  # noqa: PLC0415 - where the SDK is
+
+        decorators: Any = sys.modules.get("agentops.sdk.decorators")
+        return getattr(decorators, "operation", None) if client() is not None else None
+    return None
+
+
+class _Outcome:
+    """What the user's function did, however the SDK goes about it."""
+
+    def __init__(self, value: Value) -> None:
+        self._value = value
+        self.has_run = False
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def data(self, result: object) -> dict[str, object]:
+        self.result = result
+        return {"type": "reward", "value": self._value(result)}
+
+    def get(self) -> Any:  # noqa: ANN401 - the user's
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+
+def call_sync(operation: Any, function: Callable[[], Any], value: Value) -> Any:  # noqa: ANN401 - of the SDK, the user's
+    """Call *function* as an operation whose output is the reward that *value* reads from its result.
+
+    Result and error are the function's own; an error of the SDK's is counted, and the function runs all the same.
+    """
+    outcome = _Outcome(value)
+
+    def run() -> dict[str, object]:
+        outcome.has_run = True
+        try:
+            result = function()
+        except BaseException as error:
+            outcome.error = error
+            raise
+        return outcome.data(result)
+
+    with guard("emitter.reward"):
+        try:
+            operation(run, name=SpanNames.REWARD.value)()
+        except BaseException as error:
+            if error is not outcome.error:
+                raise
+    return outcome.get() if outcome.has_run else function()
+
+
+async def call_async(
+    operation: Any,  # noqa: ANN401 - of the SDK
+    function: Callable[[], Awaitable[Any]],
+    value: Value,
+) -> Any:  # noqa: ANN401 - the user's
+    """Do what ``call_sync`` does with a function that is awaited."""
+    outcome = _Outcome(value)
+
+    async def run() -> dict[str, object]:
+        outcome.has_run = True
+        try:
+            result = await function()
+        except BaseException as error:
+            outcome.error = error
+            raise
+        return outcome.data(result)
+
+    with guard("emitter.reward"):
+        try:
+            await operation(run, name=SpanNames.REWARD.value)()
+        except BaseException as error:
+            if error is not outcome.error:
+                raise
+    return outcome.get() if outcome.has_run else await function()
