@@ -72,6 +72,7 @@ def options_of(given: Mapping[str, Any]) -> AgentOpsServerOptions:
         tls_cert=given["tls_cert"],
         tls_key=given["tls_key"],
         require_auth=given["require_auth"],
+        tell_problems=not given["daemon"],
     )
 
 

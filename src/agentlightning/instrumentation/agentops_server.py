@@ -19,11 +19,12 @@ import signal
 import socket
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing import connection, spawn
 from multiprocessing.context import SpawnProcess
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from agentlightning import settings
 from agentlightning._internal.fork import rest_at_fork
 from agentlightning.errors import ServerStartError
 
@@ -67,6 +68,8 @@ class AgentOpsServerOptions:
     """``LOCAL``, ``SERVICE`` or ``BOTH``; None: ``AGL_AGENTOPS_MODE``."""
     log_file: str | None = None
     """File of the audit lines and warnings; None: ``agentops.log`` in the user's state directory."""
+    tell_problems: bool = False
+    """Whether the server writes what is wrong with uploads to stderr too."""
     require_auth: bool = False
     """Refuse what comes without a token of this server, on this machine too. SDKs from 0.4.19 on send their first
     spans before they sign in, and lose them then."""
@@ -81,6 +84,8 @@ class ServerJob(NamedTuple):
 
     options: AgentOpsServerOptions
     parent_pid: int
+    configured: dict[str, object]
+    """Settings that the program made with ``configure``; the environment is inherited anyway."""
 
 
 class AgentOpsServerManager:
@@ -190,7 +195,7 @@ class AgentOpsServerManager:
     def _launch(self) -> None:
         """Start a child and wait until it is ready; the lock is held."""
         receiver, sender = multiprocessing.Pipe(duplex=False)
-        job = ServerJob(replace(self.options), os.getpid())
+        job = ServerJob(self.options, os.getpid(), _configured())
         # Pickled with the process: the child gets the listening socket itself.
         process = ServerProcess(
             target=run_server_process, args=(job, self._listener, sender), name=PROCESS_NAME, daemon=self.daemon
@@ -335,6 +340,11 @@ def _end(process: ServerProcess) -> None:
         log.warning("the AgentOps server does not end, so it is killed")
         process.kill()
     process.join(_KILL_S)
+
+
+def _configured() -> dict[str, object]:
+    found = ((setting.name, settings.lookup(setting)) for setting in settings.all_settings())
+    return {name: value for name, (value, source) in found if source == "configure"}
 
 
 _preparing = threading.Lock()

@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from agentlightning import settings
-from agentlightning.server.access import AccessRules, Refusal, Token, TokenFile, new_token
+from agentlightning.server.access import AccessRules, Refusal, Token, TokenFile
 from agentlightning.server.agentops.signer import Claims
 
 if TYPE_CHECKING:
@@ -34,28 +34,32 @@ class AgentOpsRules(AccessRules):
         Raises:
             SettingError: Others can reach the host, and there is no file of tokens.
         """
+        super().__init__(options.host, keys.file, options.allowed_hosts)
         self._signer = signer
         self._keys = keys
         self._require_auth = options.require_auth
-        # A request that may pass goes on under a token that nobody else knows, so that all other rules still hold.
-        self._text, self._inner = new_token("agentops", "write")
-        tokens = None if keys.file is None else _Joined(keys.file, self._inner)
-        super().__init__(options.host, tokens, options.allowed_hosts)
 
     def check(self, method: str, path: str, headers: Mapping[str, str]) -> Refusal | None:
         """Return why a request is refused, or None; see ``AccessRules``."""
-        claims = self.claims(headers)
-        if path.rstrip("/") in SIGN_IN_PATHS or path == "/" or claims is not None:
-            headers = {**headers, "authorization": f"Bearer {self._text}"}
-        elif self._require_auth and method == "POST" and self._keys.file is None:
-            return super().check(method, path, headers) or Refusal(401, "a token of this server is needed: sign in")
-        return super().check(method, path, headers)
+        if path.rstrip("/") in SIGN_IN_PATHS or path == "/":
+            return super().check(method, "/health", headers)  # whoever may ask whether it is alive
+        refusal = super().check(method, path, headers)
+        if refusal is None and self._require_auth and method == "POST" and self.claims(headers) is None:
+            return None if self._keys.file else Refusal(401, "a token of this server is needed: sign in")
+        return refusal
 
     def claims(self, headers: Mapping[str, str]) -> Claims | None:
         """Return what the token of a request says, or None when there is none of ours or it was taken back."""
         kind, _, token = headers.get("authorization", "").partition(" ")
-        claims = self._signer.check(token.strip()) if kind.lower() == "bearer" and token else None
-        return claims if claims is not None and self._keys.knows(claims.name) else None
+        return self._claims(token) if kind.lower() == "bearer" else None
+
+    def _claims(self, token: str) -> Claims | None:
+        claims = self._signer.check(token.strip()) if token else None
+        return claims if claims is not None and self._keys.knows(claims) else None
+
+    def _find(self, text: str) -> Token | None:
+        claims = self._claims(text)
+        return super()._find(text) if claims is None else self._keys.entry_of(claims)
 
 
 class Keys:
@@ -75,38 +79,27 @@ class Keys:
         """
         project = self._projects.get(_hash(key), self._project)
         if self.file is None:
-            return Claims(project, "") if key.strip() else None
+            return Claims(project, "")
         found = None
         for token in self.file.read():
             if hmac.compare_digest(token.sha256, _hash(key)):
                 found = token
-        if found is None or not _may_write(found):
+        if found is None or not _is_good(found):
             return None
-        return Claims(str(getattr(found, "project", None) or project), found.name)
+        return Claims(found.project or project, found.sha256)
 
-    def knows(self, name: str) -> bool:
+    def knows(self, claims: Claims) -> bool:
         """Tell whether the entry that a token was made for is still there and good."""
-        if self.file is None:
-            return True
-        return any(token.name == name and _may_write(token) for token in self.file.read())
+        return self.file is None or self.entry_of(claims) is not None
+
+    def entry_of(self, claims: Claims) -> Token | None:
+        """Return the entry that a token was made for; None when it was taken back or is over."""
+        entries = self.file.read() if self.file is not None else []
+        return next((token for token in entries if token.sha256 == claims.entry and _is_good(token)), None)
 
 
-class _Joined(TokenFile):
-    """The tokens of a file and one more."""
-
-    def __init__(self, file: TokenFile, more: Token) -> None:
-        self._file = file
-        self._more = more
-        super().__init__()
-
-    def read(self) -> list[Token]:
-        """Return the tokens as they are now."""
-        # Called by the constructor of the base class too.
-        return [*self._file.read(), self._more]
-
-
-def _may_write(token: Token) -> bool:
-    return token.scope in {"write", "admin"} and (token.expires is None or token.expires >= time.time())
+def _is_good(token: Token) -> bool:
+    return token.expires is None or token.expires >= time.time()
 
 
 def _hash(text: str) -> str:

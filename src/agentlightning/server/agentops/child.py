@@ -25,7 +25,7 @@ from agentlightning.server.agentops.log import log_to_file, state_folder
 from agentlightning.server.agentops.signer import Signer, read_key
 from agentlightning.server.agentops.state import AgentOpsState, WithState
 from agentlightning.server.agentops.title import set_title
-from agentlightning.server.app import create_app
+from agentlightning.server.app import create_app, thread_safe
 from agentlightning.server.launcher import ServerOptions, make_config
 from agentlightning.store.url import open_store
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
     from agentlightning.instrumentation.agentops_server import AgentOpsServerOptions, ServerJob
+    from agentlightning.server.agentops.service import Upload
     from agentlightning.server.gate import App
     from agentlightning.store.base import LightningStore
 
@@ -45,8 +46,8 @@ _LAST_WAIT_S = 8.0
 """Longest time from the end of the parent to the end of this process."""
 
 
-def make_app(store: LightningStore, options: AgentOpsServerOptions) -> App:
-    """Return the application: that of the store server with the routes of AgentOps.
+def make_app(store: LightningStore, options: AgentOpsServerOptions, upload: Upload | None = None) -> App:
+    """Return the application: that of the store server with the routes of AgentOps, which tell about *upload*.
 
     Raises:
         SettingError: Others can reach the host, and there is no file of tokens.
@@ -56,14 +57,26 @@ def make_app(store: LightningStore, options: AgentOpsServerOptions) -> App:
     rules = AgentOpsRules(options, signer, keys)
     routers = [module.router for module in (routes, public, dashboard, page)]
     app = create_app(store, rules, None, routers)
-    return WithState(app, AgentOpsState(rules=rules, signer=signer, keys=keys, project=store.project))
+    if upload is not None:
+        app.further_counts = upload.figures
+    return WithState(
+        app,
+        AgentOpsState(rules=rules, signer=signer, keys=keys, project=store.project, mode=_mode(options), upload=upload),
+    )
+
+
+def _mode(options: AgentOpsServerOptions) -> str:
+    return settings.AGENTOPS_MODE.parse(options.mode or settings.get(settings.AGENTOPS_MODE), "mode")
 
 
 def run(job: ServerJob, listener: socket.socket, ready: Connection) -> None:
     """Serve until SIGTERM or the end of the parent; *ready* gets None when requests are answered, else the problem."""
     set_title(f"{PROCESS_NAME}: {job.options.host}:{listener.getsockname()[1]}")
     settings.forget()
+    settings.configure(**job.configured)
     settings.apply_log_level()
+    if job.options.tell_problems:
+        _tell_on_stderr()
     handler = log_to_file(
         Path(job.options.log_file) if job.options.log_file else None, f" :{listener.getsockname()[1]}"
     )
@@ -80,17 +93,20 @@ def run(job: ServerJob, listener: socket.socket, ready: Connection) -> None:
 
 def _serve(job: ServerJob, listener: socket.socket, ready: Connection) -> None:
     options = job.options
-    store = open_store(options.store, options.project)
-    try:
-        how = ServerOptions(
-            host=options.host, port=listener.getsockname()[1], tls_cert=options.tls_cert, tls_key=options.tls_key
-        )
-        config = make_config(make_app(store, options), how)
+    port: int = listener.getsockname()[1]
+    how = ServerOptions(host=options.host, port=port, tls_cert=options.tls_cert, tls_key=options.tls_key)
+    with contextlib.ExitStack() as open_things:
+        store = open_store(_store_url(options), options.project)
+        open_things.callback(store.close)
+        upload = _upload(store, options)
+        config = make_config(make_app(store, options, upload), how)
         try:
             config.load()
         except (OSError, ssl.SSLError) as error:
             msg = f"cannot use the certificate {options.tls_cert}: {error}; give --tls-cert and --tls-key, PEM files"
             raise AgentLightningError(msg) from error
+        if upload is not None:
+            open_things.enter_context(upload)
 
         def answer() -> None:
             with contextlib.suppress(OSError):
@@ -101,8 +117,32 @@ def _serve(job: ServerJob, listener: socket.socket, ready: Connection) -> None:
         signal.signal(signal.SIGTERM, server.end)
         threading.Thread(target=_watch_parent, args=(job.parent_pid, server), name="parent", daemon=True).start()
         asyncio.run(server.serve([listener]))
-    finally:
-        store.close()
+
+
+def _store_url(options: AgentOpsServerOptions) -> str | None:
+    """Return the store to serve; in the mode SERVICE a buffer, and the user's own is not touched."""
+    if _mode(options) != "SERVICE":
+        return options.store
+    folder = state_folder()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return str(folder / "buffer.db")
+
+
+def _upload(store: LightningStore, options: AgentOpsServerOptions) -> Upload | None:
+    mode = _mode(options)
+    if mode == "LOCAL":
+        return None
+    from agentlightning.server.agentops import service  # noqa: PLC0415 - never in the mode LOCAL: it can reach outward
+
+    found = service.Service.from_settings()
+    return service.Upload(thread_safe(store), found, is_buffer=mode == "SERVICE")
+
+
+def _tell_on_stderr() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("agl: %(message)s"))
+    handler.setLevel(logging.WARNING)
+    log.addHandler(handler)
 
 
 class _Server(uvicorn.Server):

@@ -42,6 +42,16 @@ async def root() -> dict[str, str]:
     return {"status": "ok", "server": "agentlightning agentops"}
 
 
+@router.get("/health")
+async def health(request: Request) -> JSONResponse:
+    """Say that the server is alive, in which mode, and why the service gets nothing, where that is so."""
+    state = agentops_of(request)
+    answer: dict[str, object] = {"status": "ok", "mode": state.mode}
+    if state.upload is not None:
+        answer |= {"uploaded": state.upload.sent, "problem": state.upload.problem}
+    return JSONResponse(answer)
+
+
 @router.post("/v3/auth/token")
 async def sign_in(request: Request) -> JSONResponse:
     """Give a token for a key; 400 without one, 403 for one that is not known here."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
+import time
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from agentlightning._internal.ids import implicit_ids
@@ -30,6 +32,8 @@ _GOOD = frozenset({"success", "ok", "statuscode.ok", "tracestate.success"})
 _BAD = frozenset({"error", "fail", "failed", "failure", "statuscode.error", "tracestate.error"})
 _MAX_TAGS, _MAX_TAG_CHARS = 50, 200
 _SUFFIX = ".session"
+_LINE_TIME = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),(\d{3}) - ")
+_LONGEST_LOG_NS = 7 * 86_400 * 10**9
 _HEX_DIGITS, _MOST_DECIMAL_DIGITS = 32, 39
 
 
@@ -101,7 +105,8 @@ async def note_sessions(store: LightningStore, records: Iterable[SpanRecord]) ->
             rollout_id=record.rollout_id,
             attempt_id=record.attempt_id,
             status=session.status,
-            end_ns=record.end_ns or record.start_ns,
+            # Its log may have come first, and the rollout begins with what comes first.
+            end_ns=max(record.end_ns or record.start_ns, int(rollout.start_time * 1e9) + 1000),
         )
         try:
             await asyncio.to_thread(store.write_batch, WriteBatch(ends=[end], project=store.project))
@@ -110,7 +115,12 @@ async def note_sessions(store: LightningStore, records: Iterable[SpanRecord]) ->
 
 
 def log_record(trace_id: str, text: str, now_ns: int, owner: tuple[str, str] | None) -> SpanRecord:
-    """Return the log of a trace as a message span; the same log has the same id, so it is stored once."""
+    """Return the log of a trace as a message span; the same log has the same id, so it is stored once.
+
+    Its time is that of its first line, where one is written there: a log arrives at the end of what it tells of, and
+    often before the spans.
+    """
+    now_ns = _time_of_first_line(text, now_ns)
     rollout_id, attempt_id = owner or implicit_ids(trace_id)
     digest = hashlib.blake2b(f"{trace_id}\0{text}".encode("utf-8", "replace"), digest_size=8).hexdigest()
     return SpanRecord(
@@ -126,6 +136,19 @@ def log_record(trace_id: str, text: str, now_ns: int, owner: tuple[str, str] | N
         resource=ResourceRecord({}),
         scope_name=LOG_MARK,
     )
+
+
+def _time_of_first_line(text: str, now_ns: int) -> int:
+    match = _LINE_TIME.match(text)
+    if match is None:
+        return now_ns
+    try:
+        seconds = time.mktime(time.strptime(match[1], "%Y-%m-%d %H:%M:%S"))
+    except (ValueError, OverflowError):
+        return now_ns
+    found = int(seconds) * 10**9 + int(match[2]) * 10**6
+    # The line has the sender's own time zone: a time that cannot be is one of another zone.
+    return found if now_ns - _LONGEST_LOG_NS < found <= now_ns else now_ns
 
 
 def trace_id_of(text: str, *, decimal: bool = False) -> str | None:

@@ -27,8 +27,8 @@ class Claims(NamedTuple):
     """What a token says."""
 
     project: str
-    name: str
-    """Name of the entry in the file of tokens that stood behind the key; empty where any key is taken."""
+    entry: str
+    """Hash of the entry in the file of tokens that stood behind the key; empty where any key is taken."""
 
 
 class Signer:
@@ -47,7 +47,7 @@ class Signer:
             "exp": now + LIFETIME_S,
             "project_id": claims.project,
             "project_prem_status": "pro",
-            "sub": claims.name,
+            "sub": claims.entry,
         }
         text = f"{_encode(_HEADER)}.{_encode(json.dumps(payload).encode())}"
         return f"{text}.{self._signature(text)}"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from agentlightning.server.fence import FencedStore
 from agentlightning.server.gate import write_audit
 from agentlightning.server.routes.state import state_of
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fastapi import Request
 
     from agentlightning.server.agentops.access import AgentOpsRules, Keys
+    from agentlightning.server.agentops.service import Upload
     from agentlightning.server.agentops.signer import Signer
     from agentlightning.server.gate import App, Receive, Scope, Send
     from agentlightning.store.base import LightningStore
@@ -29,9 +30,11 @@ class AgentOpsState:
     keys: Keys
     project: str
     """Project of those who do not say who they are."""
+    mode: str = "LOCAL"
+    upload: Upload | None = None
+    """What brings spans to the service; None in the mode LOCAL."""
     traces_of_spans: dict[str, str] = field(default_factory=dict[str, str])
     """Trace of spans that somebody was told about: the public API asks for a span by its own id alone."""
-    started: float = field(default_factory=time.time)
 
     def project_of(self, request: Request) -> str:
         """Return the project of the token of *request*, else the server's; never what a resource claims."""
@@ -39,8 +42,15 @@ class AgentOpsState:
         return self.project if claims is None else claims.project
 
     def store_of(self, request: Request) -> LightningStore:
-        """Return the handle of that project."""
+        """Return the handle of that project; for a token that is bound to it one that shows no other.
+
+        Raises:
+            AccessError: The token is bound, and the store cannot keep projects apart.
+        """
         store = state_of(request).store
+        bound = self.rules.project_of(dict(request.headers))
+        if bound is not None:
+            return FencedStore(store, bound)
         project = self.project_of(request)
         return store if project == store.project else store.with_project(project)
 
