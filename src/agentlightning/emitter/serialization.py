@@ -106,7 +106,7 @@ def decode_event(data: bytes) -> tuple[str, int, dict[str, Any]]:
         attributes = _untagged(fields.get("attributes"), 0)
     except EventDataError:
         raise
-    except (ValueError, TypeError, ArithmeticError, LookupError) as error:
+    except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError) as error:
         msg = f"no serialised event: {error}"
         raise EventDataError(msg) from None
     if not isinstance(event_type, str) or type(version) is not int or not isinstance(attributes, dict):
@@ -165,7 +165,7 @@ def _is_text(text: str) -> bool:
 
 def _write_str(value: Any) -> object:  # noqa: ANN401 - of the one type that the table says
     # JSON would join two surrogates that happen to stand side by side.
-    return value if _is_text(value) else _tag("str", _base64(value.encode("utf-16-le", "surrogatepass")))
+    return value if _is_text(value) else _tag("str", _base64(value.encode("utf-8", "surrogatepass")))
 
 
 def _write_int(value: Any) -> object:  # noqa: ANN401 - as above
@@ -194,7 +194,7 @@ _WRITERS: dict[type, Callable[[Any], object]] = {
     Decimal: lambda value: _tag("decimal", str(value)),
 }
 _READERS: dict[str, Callable[[Any], object]] = {
-    "str": lambda text: base64.b64decode(text, validate=True).decode("utf-16-le", "surrogatepass"),
+    "str": lambda text: base64.b64decode(text, validate=True).decode("utf-8", "surrogatepass"),
     "int": lambda text: int(text, 16),
     "float": float,
     "bytes": lambda text: base64.b64decode(text, validate=True),

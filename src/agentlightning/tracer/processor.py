@@ -11,6 +11,7 @@ from agentlightning import semconv, settings
 from agentlightning._internal.context import home_rollout, running
 from agentlightning._internal.guard import guard
 from agentlightning.pipeline.process import current_pipeline, flush, get_pipeline
+from agentlightning.pipeline.receipt import drop
 from agentlightning.pipeline.sampling import policy
 from agentlightning.pipeline.tail import UNSAMPLED
 from agentlightning.tracer.inherited import inherited
@@ -94,12 +95,14 @@ class CaptureProcessor(SpanProcessor):
             context = span.get_span_context()
             if context is not None:
                 if self._stamping and not context.trace_flags.sampled:
+                    drop(span, "not_recorded")
                     return  # a sampler of the program's said so
                 lost = self._unsampled.pop(context.span_id, None) if self._unsampled else None
                 if lost is not None:
                     if lost == "filtered" or policy().tail is None:
                         get_pipeline().open_spans.recent.pop(context.span_id, None)
                         get_pipeline().queue.refuse(lost)
+                        drop(span, lost)
                         return
                     setattr(span, UNSAMPLED, lost)  # it is another object than the one that started
                 get_pipeline().open_spans.recent.pop(context.span_id, None)
