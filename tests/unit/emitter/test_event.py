@@ -247,7 +247,7 @@ def test_a_type_is_registered_once(factory: EventFactory) -> None:
     register_event_type("tool.retry", Retry)
     register_event_type("tool.retry", Retry)
     with pytest.raises(ValueError, match="exists"):
-        register_event_type("tool.retry", lambda data: Retry(data))
+        register_event_type("tool.retry", lambda data: CustomEvent("tool.retry", data))
     register_event_type("tool.retry", None, replace=True)
     assert type(factory.create_event("tool.retry", {"a": 1})) is CustomEvent
     with pytest.raises(ValueError, match="exists"):
