@@ -1,8 +1,9 @@
-"""What the record of a session costs: CPU time for one model call beyond its span, and for a run of an agent.
+"""What the record of a session costs: CPU time for one model call beyond its span, for a run of an agent, and when off.
 
 With and without session run interleaved in one process, round by round. The record is measured where it is made, in the
 step that turns a span into what is stored, by the CPU time of its thread; the run by the CPU time of all threads. A
-figure is the median of the rounds' differences.
+figure is the median of the rounds' differences. Off is measured after ``TelemetryManager.disable_telemetry()`` on a run
+of an agent whose model takes no time, by the CPU time of its thread, beside the same run without any telemetry.
 
 Usage: python benchmarks/session.py [--rounds 15]
 """
@@ -14,6 +15,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import tempfile
 import time
 from importlib.metadata import version
@@ -101,8 +103,8 @@ class Bench:
         self.flush(60)
 
 
-def make_agent() -> Any:  # noqa: ANN401 - an agent of smolagents
-    """Return an agent whose model takes 50 ms and calls a tool in each step."""
+def make_agent(model_s: float = MODEL_S) -> Any:  # noqa: ANN401 - an agent of smolagents
+    """Return an agent whose model takes *model_s* and calls a tool in each step."""
     import smolagents.models as library  # noqa: PLC0415 - after the instrumentation
     from smolagents import Tool, ToolCallingAgent  # noqa: PLC0415 - see above
 
@@ -110,7 +112,7 @@ def make_agent() -> Any:  # noqa: ANN401 - an agent of smolagents
 
     class Slow(models.Model):
         def generate(self, messages: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401, ARG002 - of the library
-            time.sleep(MODEL_S)
+            time.sleep(model_s)
             done = sum("Calling tools" in str(getattr(message, "content", "")) for message in messages)
             name, given = ("final_answer", {"answer": 1}) if done >= STEPS - 1 else ("double", {"number": done})
             function = models.ChatMessageToolCallFunction(name=name, arguments=given)
@@ -146,6 +148,38 @@ def pairs(
     return found
 
 
+def off_share(bench: Bench, rounds: int) -> tuple[float, float]:
+    """Return what a run costs with telemetry switched off, as a part of a bare one, and the same for two bare ones.
+
+    Bare is the library alone; switched off, it has its own methods again, so what is left is the collector's call.
+    """
+    from smolagents import MultiStepAgent  # noqa: PLC0415 - AGL_STORE is set by now
+
+    original = MultiStepAgent.run
+    agent = make_agent(0.0)
+
+    def bare() -> None:
+        agent.run("count")
+
+    def off() -> None:
+        agent.run("count")
+        bench.manager.get_collector().record_llm_call(model="m", prompt_tokens=1, completion_tokens=1, duration=0.1)
+
+    bench.manager.enable_telemetry()
+    bench.manager.disable_telemetry()
+    if MultiStepAgent.run is not original:
+        sys.exit("switching telemetry off has left something on smolagents")
+    found: dict[str, list[float]] = {"off": [], "bare": []}
+    for number in range(rounds + 1):
+        order = [("one", bare), ("off", off), ("two", bare)]
+        times = {name: thread_us(work) for name, work in (order if number % 2 else reversed(order))}
+        if number:
+            middle = (times["one"] + times["two"]) / 2
+            found["off"].append(times["off"] / middle - 1)
+            found["bare"].append(times["one"] / times["two"] - 1)
+    return statistics.median(found["off"]), statistics.median(found["bare"])
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -164,6 +198,11 @@ def main() -> None:
 
         runs = pairs(bench, process_us, run, max(3, rounds // 3))
         share = statistics.median(with_session - bare for bare, with_session in runs) / (STEPS * MODEL_S * 1e6)
+        bench.manager.finalize_current_session()
+        before = sorted(Path(folder).rglob("*.json"))
+        bench.manager.disable_telemetry()
+        off, noise = off_share(bench, 4 * rounds)
+        written = len(set(Path(folder).rglob("*.json")) - set(before))
         bench.manager.shutdown()
     print(f"{os.cpu_count()} CPUs, {platform.system()}, Python {platform.python_version()}, ", end="")
     print(f"smolagents {version('smolagents')}, agentlightning {version('agentlightning')}")
@@ -173,10 +212,14 @@ def main() -> None:
         "record_bar_us": BAR_US,
         "run_share": round(share, 5),
         "run_bar": BAR_SHARE,
+        "off_share": round(off, 5),
+        "off_noise": round(noise, 5),
+        "files_written_off": written,
     }
     print(f"record of a model call beyond its span: {result['record_us']} us, ", end="")
     print(f"{own} us by its own measure (bar {BAR_US})")
     print(f"CPU time for {STEPS} steps by the time of a model of 50 ms: {share:.2%} (bar {BAR_SHARE:.0%})")
+    print(f"switched off, a run without a model's time: {off:+.2%} (two bare runs: {noise:+.2%}), {written} files")
     print(json.dumps(result))
 
 

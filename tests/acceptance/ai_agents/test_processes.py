@@ -266,3 +266,43 @@ def test_doctor_answers_the_questions(project: Path, isolated: Path) -> None:
     assert "ok    session cost" in answer.stdout
     answer = run("-m", "agentlightning.cli", "doctor", env={**os.environ, "AGL_ENABLED": "0"})
     assert "sessions         not recorded: AGL_ENABLED is 0" in answer.stdout
+
+
+@pytest.mark.parametrize("how", ["AGL_ENABLED", "disable_telemetry"])
+def test_switched_off_writes_nothing(server: ModelServer, project: Path, isolated: Path, how: str) -> None:
+    """Switched off before anything runs, the framework works and leaves no file, no folder and no thread."""
+    before = set(isolated.rglob("*"))
+    code = (
+        "from ai_agents.telemetry import TelemetryManager\n"
+        "if {off!r}: TelemetryManager.get_instance().initialize({{'enabled': False}})\n"
+        "from ai_agents.micro_agents import SearchAgent\n"
+        "print(SearchAgent().run('Find it'))\n"
+        "TelemetryManager.get_instance().flush_data()\n"
+        "import threading, smolagents\n"
+        "print([thread.name for thread in threading.enumerate() if 'agl' in thread.name or 'ai-agents' in thread.name])\n"
+        "print(hasattr(smolagents.MultiStepAgent.run, '__wrapped__'))\n"
+    ).format(off=how == "disable_telemetry")
+    more = {"AGL_ENABLED": "0"} if how == "AGL_ENABLED" else {}
+    answer = run(*program(code), env={**os.environ, **more})
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.splitlines()[-2:] == ["[]", "False"]
+    assert set(isolated.rglob("*")) == before
+
+
+def test_demonstration(isolated: Path, project: Path) -> None:
+    """The demonstration analyses a repository without a key, and says tokens, time, cost and where the session is."""
+    example = Path(__file__).parents[3] / "examples" / "telemetry_demo.py"
+    answer = run(str(example), str(project), env={**os.environ, "OPENAI_API_KEY": ""})
+    assert answer.returncode == 0, answer.stderr
+    assert "its parts are the folders below src" in answer.stdout
+    assert "repo_analysis (supervisor)" in answer.stdout
+    assert "search_agent (managed)" in answer.stdout
+    assert str(folder(isolated)) in answer.stdout
+    (session,) = sessions(isolated)
+    (task,) = session["tasks"]
+    assert (task["status"], session["total_tokens"]["total_tokens"] > 0) == ("completed", True)
+    assert f"Total tokens: {session['total_tokens']['total_tokens']:,}" in answer.stdout
+    tools = {tool["tool_name"] for agent in task["agents"] for tool in agent["tools_used"]}
+    assert {"browse_directory", "file_reader", "text_grep"} <= tools
+    shown = run("-m", "agentlightning.cli", "show", "latest").stdout
+    assert "Explain the architecture" in shown
