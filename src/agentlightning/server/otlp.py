@@ -23,12 +23,19 @@ from agentlightning.types.record import EventRecord, LinkRecord, ResourceRecord,
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
+    from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
     from agentlightning.store.base import LightningStore
     from agentlightning.types.record import AttributeMap
 
 _TRACE_ID_BYTES, _SPAN_ID_BYTES = 16, 8
+_PARENT_ID_BYTES = frozenset({0, _SPAN_ID_BYTES})
+_NO_TRACE, _NO_SPAN = bytes(_TRACE_ID_BYTES), bytes(_SPAN_ID_BYTES)
+_KINDS = {
+    number: name.removeprefix("SPAN_KIND_").replace("UNSPECIFIED", "INTERNAL")
+    for name, number in SpanMessage.SpanKind.items()
+}
+_CODES: dict[int, str] = {Status.STATUS_CODE_OK: "OK", Status.STATUS_CODE_ERROR: "ERROR"}
 _MAX_DEPTH = 64
 _MAX_NS = 2**63 - 1
 """Times beyond it do not fit into a store; 2262."""
@@ -90,14 +97,15 @@ async def records_of(message: ExportTraceServiceRequest, store: LightningStore) 
     for of_resource in message.resource_spans:
         resource = ResourceRecord(_attributes(of_resource.resource.attributes), of_resource.schema_url)
         for of_scope in of_resource.scope_spans:
+            scope = of_scope.scope.name, of_scope.scope.version
             for span in of_scope.spans:
                 reason = _problem(span)
                 if reason:
                     reasons.append(reason)
                     continue
-                record = _record(span, of_scope.scope, resource)
-                record.counter = len(records) + 1
-                record.rollout_id, record.attempt_id = await owners.of(record, resource)
+                record = _record(span, scope, resource, len(records) + 1)
+                owner = owners.known(record, resource) or await owners.ask(record.trace_id)
+                record.rollout_id, record.attempt_id = owner
                 records.append(record)
     return records, reasons
 
@@ -109,50 +117,53 @@ class _Owners:
         self._store = store
         self._known: dict[str, tuple[str, str]] = {}
 
-    async def of(self, record: SpanRecord, resource: ResourceRecord) -> tuple[str, str]:
-        """Return rollout and attempt id of *record*, whose own stamps are taken out of its attributes."""
+    def known(self, record: SpanRecord, resource: ResourceRecord) -> tuple[str, str] | None:
+        """Return rollout and attempt id of *record*, whose own stamps are taken out of it; None: ask the store."""
         stamps = record.attributes.pop(semconv.ROLLOUT_ID, None), record.attributes.pop(semconv.ATTEMPT_ID, None)
         inherited = resource.attributes.get(semconv.ROLLOUT_ID), resource.attributes.get(semconv.ATTEMPT_ID)
         for rollout_id, attempt_id in (stamps, inherited):
             if isinstance(rollout_id, str) and rollout_id and isinstance(attempt_id, str) and attempt_id:
                 return rollout_id, attempt_id
-        known = self._known.get(record.trace_id)
-        if known is None:
-            known = await self._store.find_attempt_of_trace(record.trace_id) or implicit_ids(record.trace_id)
-            self._known[record.trace_id] = known
-        return known
+        return self._known.get(record.trace_id)
+
+    async def ask(self, trace_id: str) -> tuple[str, str]:
+        """Return rollout and attempt id of a trace that names neither, and remember them."""
+        found = await self._store.find_attempt_of_trace(trace_id) or implicit_ids(trace_id)
+        self._known[trace_id] = found
+        return found
 
 
 def _problem(span: SpanMessage) -> str | None:
-    if len(span.trace_id) != _TRACE_ID_BYTES or not any(span.trace_id):
+    trace_id, span_id = span.trace_id, span.span_id
+    if len(trace_id) != _TRACE_ID_BYTES or trace_id == _NO_TRACE:
         return "a trace id is not 16 bytes"
-    if len(span.span_id) != _SPAN_ID_BYTES or not any(span.span_id):
+    if len(span_id) != _SPAN_ID_BYTES or span_id == _NO_SPAN:
         return "a span id is not 8 bytes"
-    if len(span.parent_span_id) not in {0, _SPAN_ID_BYTES}:
+    if len(span.parent_span_id) not in _PARENT_ID_BYTES:
         return "a parent span id is not 8 bytes"
     if max(span.start_time_unix_nano, span.end_time_unix_nano) > _MAX_NS:
         return "a time is beyond the year 2262"
     return None
 
 
-def _record(span: SpanMessage, scope: InstrumentationScope, resource: ResourceRecord) -> SpanRecord:
-    kind = SpanMessage.SpanKind.Name(span.kind) if span.kind in SpanMessage.SpanKind.values() else "SPAN_KIND_INTERNAL"
-    parent = span.parent_span_id.hex() if any(span.parent_span_id) else None
-    code = {Status.STATUS_CODE_OK: "OK", Status.STATUS_CODE_ERROR: "ERROR"}.get(span.status.code, "UNSET")
+def _record(span: SpanMessage, scope: tuple[str, str], resource: ResourceRecord, counter: int) -> SpanRecord:
+    parent = span.parent_span_id
+    status = span.status
+    start_ns = span.start_time_unix_nano
     return SpanRecord(
         rollout_id="",
         attempt_id="",
-        counter=0,
+        counter=counter,
         trace_id=span.trace_id.hex(),
         span_id=span.span_id.hex(),
-        parent_id=parent,
+        parent_id=parent.hex() if parent and parent != _NO_SPAN else None,
         name=span.name,
-        kind=kind.removeprefix("SPAN_KIND_").replace("UNSPECIFIED", "INTERNAL"),
-        start_ns=span.start_time_unix_nano,
+        kind=_KINDS.get(span.kind, "INTERNAL"),
+        start_ns=start_ns,
         # A span that was exported has ended; without a time of its end it took none.
-        end_ns=span.end_time_unix_nano or span.start_time_unix_nano,
-        status_code=code,
-        status_description=span.status.message or None,
+        end_ns=span.end_time_unix_nano or start_ns,
+        status_code=_CODES.get(status.code, "UNSET"),
+        status_description=status.message or None,
         attributes=_attributes(span.attributes),
         events=[EventRecord(e.name, min(e.time_unix_nano, _MAX_NS), _attributes(e.attributes)) for e in span.events],
         links=[
@@ -160,26 +171,35 @@ def _record(span: SpanMessage, scope: InstrumentationScope, resource: ResourceRe
             for link in span.links
         ],
         resource=resource,
-        scope_name=scope.name,
-        scope_version=scope.version,
+        scope_name=scope[0],
+        scope_version=scope[1],
         trace_state=span.trace_state,
     )
 
 
 def _attributes(pairs: Iterable[KeyValue]) -> AttributeMap:
-    return {pair.key: _value(pair.value, 0) for pair in pairs}
+    attributes: AttributeMap = {}
+    for pair in pairs:
+        value = pair.value
+        which = value.WhichOneof("value")
+        # Texts are most of them: without a call each.
+        attributes[pair.key] = value.string_value if which == "string_value" else _value(value, which, 0)
+    return attributes
 
 
-def _value(value: AnyValue, depth: int) -> Any:  # noqa: ANN401 - any value of an attribute
-    which = value.WhichOneof("value")
+def _nested(value: AnyValue, depth: int) -> Any:  # noqa: ANN401 - any value of an attribute
+    return _value(value, value.WhichOneof("value"), depth)
+
+
+def _value(value: AnyValue, which: str | None, depth: int) -> Any:  # noqa: ANN401 - any value of an attribute
     if which is None:
         return None
     if depth > _MAX_DEPTH:
         return "nested too deeply"
     if which == "array_value":
-        return [_value(item, depth + 1) for item in value.array_value.values]
+        return [_nested(item, depth + 1) for item in value.array_value.values]
     if which == "kvlist_value":
-        return {pair.key: _value(pair.value, depth + 1) for pair in value.kvlist_value.values}
+        return {pair.key: _nested(pair.value, depth + 1) for pair in value.kvlist_value.values}
     if which == "bytes_value":
         return _bytes_text(value.bytes_value)
     return getattr(value, which)
