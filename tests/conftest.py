@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _PREFIXES = ("AGL_", "OTEL_")
 _NAMES = ("TRACEPARENT", "TRACESTATE")
+_WATCHED = ("AGL_WATCH_MEMORY", "AGL_WATCH_CPU", "AGL_WATCH_LATENCY_S", "AGL_WATCH_ERRORS")
 _USER_FOLDERS = ("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME")
 
 
@@ -45,6 +46,8 @@ def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     for name in _USER_FOLDERS:
         monkeypatch.setenv(name, str(home))
     monkeypatch.setenv("AGL_STORE", str(home / "agentlightning.db"))
+    for name in _WATCHED:  # a busy machine would add spans of its own to what a test counts
+        monkeypatch.setenv(name, "0")
     monkeypatch.setattr(failures, "loud", True)
     values = vars(settings)["_values"]  # what an earlier test configured or used
     monkeypatch.setattr(values, "configured", {})

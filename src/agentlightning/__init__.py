@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from agentlightning.litagent import FunctionalLitAgent, LitAgent, llm_rollout, prompt_rollout, rollout, wrap
     from agentlightning.pipeline.listener import add_span_listener, remove_span_listener
     from agentlightning.pipeline.process import flush
+    from agentlightning.pipeline.watch import ResourceAlert, add_alert_listener, remove_alert_listener
     from agentlightning.runner import Alert, LitAgentRunner, Runner
     from agentlightning.semconv import SpanAttributeNames, SpanNames
     from agentlightning.settings import configure
@@ -112,7 +113,6 @@ __all__ = [
     "Adapter",
     "AgentLightningError",
     "AgentOpsTracer",
-    "AgentOpsTracer",
     "Alert",
     "Algorithm",
     "Attempt",
@@ -149,6 +149,7 @@ __all__ = [
     "ProxyLLM",
     "Receipt",
     "Resource",
+    "ResourceAlert",
     "ResourceUnion",
     "ResourcesUpdate",
     "RewardEvent",
@@ -184,6 +185,7 @@ __all__ = [
     "Triplet",
     "UnknownIdError",
     "__version__",
+    "add_alert_listener",
     "add_event_handler",
     "add_span_listener",
     "algo",
@@ -209,6 +211,7 @@ __all__ = [
     "operation",
     "prompt_rollout",
     "register_event_type",
+    "remove_alert_listener",
     "remove_event_handler",
     "remove_span_listener",
     "reward",
@@ -240,6 +243,7 @@ _HOMES = {
     "instrumentation": "instrument_all uninstrument_all",
     "litagent": "FunctionalLitAgent LitAgent llm_rollout prompt_rollout rollout wrap",
     "pipeline.listener": "add_span_listener remove_span_listener",
+    "pipeline.watch": "ResourceAlert add_alert_listener remove_alert_listener",
     "pipeline.process": "flush",
     "runner": "Alert LitAgentRunner Runner",
     "semconv": "SpanAttributeNames SpanNames",

@@ -105,7 +105,8 @@ class Exporter:
     def switch_server(self) -> bool:
         """Use the next address of the stores that have several; False where there is none."""
         writers = [lane.writer for lane in list(self._lanes.values())]
-        return any([switch() for switch in (getattr(writer, "switch_server", None) for writer in writers) if switch])
+        switches = [switch for switch in (getattr(writer, "switch_server", None) for writer in writers) if switch]
+        return sum(bool(switch()) for switch in switches) > 0
 
     def rescue(self) -> None:
         """At the end of the process: bring what waits to the disk, and count what cannot be brought there as lost."""

@@ -66,12 +66,15 @@ class Pipeline:
         self.open_spans = OpenSpans()
         self.worker = Worker(self.queue, self.open_spans, self.ledger, self._route, Preparer())
         self._exit_deadline: float | None = None
+        self._is_sync = settings.get(settings.DURABILITY) == "SYNC"
 
     def hand_over(self, span: ReadableSpan) -> None:
-        """Take a span that ended; O(1)."""
+        """Take a span that ended; O(1), but for ``durability`` SYNC: then it returns when the span is durable."""
         if not self.queue.put_ended(span):
             drop(span, "queue_full")
-        if self._exit_deadline is not None:  # after our exit hook nobody else would wait for the worker
+        if self._is_sync:
+            self.finish(settings.get(settings.FLUSH_TIMEOUT_S))
+        elif self._exit_deadline is not None:  # after our exit hook nobody else would wait for the worker
             self.finish(max(0.05, self._exit_deadline - time.monotonic()))
 
     def start_rollout(self, start: RolloutStart, writer: SpanWriter | None) -> None:

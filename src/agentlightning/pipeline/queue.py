@@ -157,6 +157,7 @@ class SpanQueue:
         with self._lock:
             if not precious and not self._bucket.takes():
                 self.refuse("filtered")
+                drop(span, "filtered")
                 return False
             fits = self._spans < self._room or self._make_room(precious=precious)
             self._counter = counter = self._counter + 1
@@ -262,7 +263,8 @@ class SpanQueue:
         seen = 2_000 + 3.5 * bytes_per_span
         with self._lock:
             self._item_bytes += 0.2 * (seen - self._item_bytes)
-            self._room = max(1, int(self._max_bytes / self._item_bytes))
+            max_bytes = min(self._max_bytes, settings.get(settings.MEMORY_THRESHOLD) // 2)
+            self._room = max(1, int(max_bytes / self._item_bytes))
             self._half = max(1, self._room // 2)
 
     @property

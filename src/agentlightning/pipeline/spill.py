@@ -165,6 +165,7 @@ class Replayer:
         *most_records*: so many in one chunk at most; None for as many as a local store takes at once.
         """
         self._most_records = most_records or _CHUNK_RECORDS
+        self._most_bytes = min(_CHUNK_BYTES, settings.get(settings.MEMORY_THRESHOLD) // 8)
         self._folder = folder
         self._ledger = ledger
         self._lock = FolderLock(folder.path)
@@ -242,7 +243,7 @@ class Replayer:
                 continue
             count += 1
             size += len(frame.payload)
-            if count >= self._most_records or size >= _CHUNK_BYTES:
+            if count >= self._most_records or size >= self._most_bytes:
                 return batch
         return batch if count else None
 

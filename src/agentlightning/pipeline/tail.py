@@ -96,7 +96,7 @@ class Tail:
             trace.deadline, trace.has_ended = now + settings.get(settings.TAIL_WAIT_S), True
         elif not trace.has_ended:
             trace.deadline = now + _FORGOTTEN_S
-        self.shrink(settings.get(settings.TAIL_BYTES))
+        self.shrink(min(settings.get(settings.TAIL_BYTES), settings.get(settings.MEMORY_THRESHOLD) // 4))
 
     def expire(self) -> None:
         """Let go what has waited long enough."""

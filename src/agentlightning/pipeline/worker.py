@@ -5,20 +5,23 @@ A second thread watches it: while a store holds the worker up, it brings what co
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import threading
 import time
 from typing import TYPE_CHECKING
 
-from agentlightning import semconv
+from agentlightning import semconv, settings
 from agentlightning._internal.guard import failures, guard
-from agentlightning.pipeline.export import Exporter
+from agentlightning._internal.ids import new_span_id
+from agentlightning.pipeline.export import Exporter, Health
 from agentlightning.pipeline.queue import EndedSpan, Flush, OpenSpan, Wake
 from agentlightning.pipeline.receipt import DROPPED, drop, settle
 from agentlightning.pipeline.sampling import policy
 from agentlightning.pipeline.tail import Tail, is_unsampled
-from agentlightning.types.record import AttemptEnd, RolloutStart, SpanRecord, WriteBatch
+from agentlightning.pipeline.watch import Actions, Watch
+from agentlightning.types.record import AttemptEnd, EventRecord, RolloutStart, SpanRecord, WriteBatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from agentlightning.pipeline.prepare import Preparer
     from agentlightning.pipeline.queue import Item, SpanQueue
     from agentlightning.pipeline.sampling import Policy
+    from agentlightning.pipeline.watch import ResourceAlert
     from agentlightning.types.protocol import SpanWriter
 
 log = logging.getLogger("agentlightning.pipeline")
@@ -84,13 +88,17 @@ class Worker:
         self._open_spans = open_spans
         self._ledger = ledger
         self._prepare = preparer
-        self._exporter = Exporter(route, ledger)
+        health = Health()
+        self._exporter = Exporter(route, ledger, health)
+        self._resources = Watch(health, Actions(self._note, self._free, self._exporter.switch_server))
         self._tail = Tail(ledger, queue.number)
         self.busy = threading.RLock()
         """Held while the worker works: a fork waits for it, so that no child inherits a half-done step."""
         self._order = threading.RLock()
         """Held from taking items to having them in order behind the earlier ones; not while a store is written."""
         self._flushes: list[Flush] = []
+        self._last: SpanRecord | None = None
+        """The record that was made last: an alert is put beside it."""
         self._delivering_since: float | None = None
         self._thread: threading.Thread | None = None
         self._watcher: threading.Thread | None = None
@@ -156,8 +164,8 @@ class Worker:
         self._queue.wake = _Beginning(begin)
 
     def is_current(self) -> bool:
-        """Tell whether the caller is the worker itself, which must not wait for itself."""
-        return threading.current_thread() is self._thread
+        """Tell whether the caller is one of the two threads, which must not wait for themselves."""
+        return threading.current_thread() in {self._thread, self._watcher}
 
     def is_alive(self) -> bool:
         """Tell whether the thread runs."""
@@ -337,6 +345,7 @@ class Worker:
                 self._ledger.count("too_large")
                 drop(item.span, "too_large")
             return None
+        self._last = record
         return record, size
 
     def _relieve_when_stuck(self) -> None:
@@ -347,6 +356,9 @@ class Worker:
                 self._watch.wait(_STUCK_REMOTE_S if self._exporter.has_remote else _WATCH_S)
             with guard("relief"):
                 self._relieve()
+            with guard("watch"):
+                self._resources.look()
+                self._keep_within_memory()
 
     def _relieve(self) -> None:
         """While the worker is stuck in a store, bring what comes in to the disk, where its store has one."""
@@ -363,6 +375,48 @@ class Worker:
                 time.sleep(_STUCK_PRESSED_S / 5)
             else:
                 return
+
+    def _keep_within_memory(self) -> None:
+        """Clean up before queue, held traces and what waits for stores together reach ``memory_threshold``."""
+        used = self._queue.bytes + self._tail.bytes + self._exporter.bytes
+        if used > 0.75 * settings.get(settings.MEMORY_THRESHOLD):
+            log.warning("%d bytes wait: cleaning up", used)
+            self._free()
+            gc.collect()
+
+    def _free(self) -> None:
+        """Bring to the disk what waits in memory, and let go what is held for tail rules."""
+        with self._order:
+            self._tail.shrink(0)
+            while self._queue.is_pressed() and self.take(relieve=True):
+                pass
+            self._exporter.spill()
+
+    def _note(self, alert: ResourceAlert) -> None:
+        """Write *alert* as an event in the trace that was written last; nowhere when nothing was traced yet."""
+        with self._order:
+            like = self._last
+            if like is None:
+                return
+            now = time.time_ns()
+            event = EventRecord(semconv.ALERT, now, alert._asdict())
+            record = SpanRecord(
+                rollout_id=like.rollout_id,
+                attempt_id=like.attempt_id,
+                counter=self._queue.number(),
+                trace_id=like.trace_id,
+                span_id=f"{new_span_id():016x}",
+                parent_id=like.parent_id,
+                name=semconv.ALERT,
+                start_ns=now,
+                end_ns=now,
+                events=[event],
+                resource=like.resource,
+                scope_name="agentlightning",
+                process=like.process,
+            )
+            self._hand_on(WriteBatch(spans=[record]), relieve=self._delivering_since is not None)
+        self._queue.wake.set()
 
     def _patience_s(self, *, pressed: bool) -> float:
         if self._exporter.has_remote:
