@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import ssl
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import uvicorn
 
-from agentlightning.errors import StoreUnavailableError
+from agentlightning.errors import SettingError, StoreUnavailableError
 from agentlightning.server.access import AccessRules, TokenFile
 from agentlightning.server.app import create_app
 from agentlightning.server.connection import PatientProtocol
@@ -64,7 +65,12 @@ def make_server(store: LightningStore, options: ServerOptions) -> uvicorn.Server
 
 
 def make_config(app: App, options: ServerOptions) -> uvicorn.Config:
-    """Return how *app* is served: bounds, timeouts, TLS."""
+    """Return how *app* is served: bounds, timeouts, TLS.
+
+    Raises:
+        SettingError: The certificate or its key cannot be used.
+    """
+    _check_certificate(options)
     return uvicorn.Config(
         app,
         host=options.host,
@@ -81,6 +87,22 @@ def make_config(app: App, options: ServerOptions) -> uvicorn.Config:
         ssl_certfile=options.tls_cert,
         ssl_keyfile=options.tls_key,
     )
+
+
+def _check_certificate(options: ServerOptions) -> None:
+    if options.tls_cert is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(options.tls_cert, options.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        msg = f"cannot use the certificate {options.tls_cert} with the key {options.tls_key}: {error}"
+        raise SettingError(msg) from error
+
+
+def base_url(options: ServerOptions, port: int) -> str:
+    """Return the URL of a server that listens on *port*."""
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    return f"{'https' if options.tls_cert else 'http'}://{host}:{port}"
 
 
 def bind(options: ServerOptions) -> socket.socket:
@@ -112,9 +134,7 @@ def run_server(store: LightningStore, options: ServerOptions, announce: Callable
     """
     server = make_server(store, options)
     listener = bind(options)
-    host = f"[{options.host}]" if ":" in options.host else options.host
-    scheme = "https" if options.tls_cert else "http"
-    announce(f"{scheme}://{host}:{listener.getsockname()[1]}")
+    announce(base_url(options, listener.getsockname()[1]))
     with listener:
         server.run([listener])
 
@@ -140,7 +160,7 @@ class LightningStoreServer(ForwardingStore):
     @property
     def endpoint(self) -> str:
         """Base URL of the server, such as ``http://127.0.0.1:4747``; the port is known once it is started."""
-        return self.url or f"http://{self.options.host}:{self.options.port}"
+        return self.url or base_url(self.options, self.options.port)
 
     async def start(self) -> None:
         """Start serving and return when requests are answered; a second call does nothing while it runs.
@@ -154,9 +174,7 @@ class LightningStoreServer(ForwardingStore):
     def _start(self, store: LightningStore) -> None:
         server = make_server(store, self.options)
         listener = bind(self.options)
-        port: int = listener.getsockname()[1]
-        host = f"[{self.options.host}]" if ":" in self.options.host else self.options.host
-        self.url = f"http://{host}:{port}"
+        self.url = base_url(self.options, listener.getsockname()[1])
         thread = threading.Thread(target=_serve, args=(server, listener), name="agentlightning-server", daemon=True)
         thread.start()
         self._server, self._thread = server, thread
