@@ -27,12 +27,17 @@ COMMANDS = {
     "show": "Show a rollout as a tree, as conversations, or as JSON.",
     "tail": "Print spans as they start and end.",
     "cost": "Explain what rollouts cost.",
-    "export": "Send recorded rollouts to an OTLP backend.",
+    "export": "Write recorded rollouts as training data, or send them to an OTLP backend.",
+    "import": "Read rollouts from a file that agl export, or another program, wrote.",
     "agentops": "Run a local server for the AgentOps SDK.",
     "store": "Serve a store, back it up, check it, delete old rollouts.",
+    "redact": "Show what redaction finds in a text, and its rules.",
     "doctor": "Check this installation, its settings and its store.",
 }
 """Name and one line of every command; ``agentlightning.cli.NAME`` holds it as ``command``."""
+
+_MODULES = {"import": "import_file"}
+"""Commands whose name no module can have."""
 
 
 ENTRY_POINTS = "agentlightning.commands"
@@ -50,7 +55,8 @@ class _LazyGroup(click.Group):
         _ = ctx
         if cmd_name not in COMMANDS:
             return _load_further(cmd_name)
-        command: click.Command = importlib.import_module(f"agentlightning.cli.{cmd_name}").command
+        module = _MODULES.get(cmd_name, cmd_name)
+        command: click.Command = importlib.import_module(f"agentlightning.cli.{module}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -156,7 +156,7 @@ def _quoted_value(text: str, match: re.Match[str]) -> tuple[int, int] | None:
     name = match["name"]
     if not names_credential(name):
         return None
-    if match["sign"] == "," and not text[max(0, match.start() - 2) : match.start()].rstrip("b").endswith("("):
+    if match["sign"] == "," and not _is_in_pair(text, match):
         return None
     bracket = (match["bracket"] or "").strip()
     if bracket == "{" and "cookie" not in name.lower():
@@ -173,6 +173,17 @@ def _quoted_value(text: str, match: re.Match[str]) -> tuple[int, int] | None:
             break
         end = _closing(text, more.end(), more[1])
     return start, end
+
+
+_PAIR_END = re.compile(r"\s{0,8},?\s{0,8}\)|\Z")
+
+
+def _is_in_pair(text: str, match: re.Match[str]) -> bool:
+    """Tell whether the tuple that begins with a name has just one value: ``("cookie", "accept")`` of a list has more."""
+    if not text[max(0, match.start() - 2) : match.start()].rstrip("b").endswith("("):
+        return False
+    end = _closing(text, match.end(), match["open"]) + len(match["open"])
+    return _PAIR_END.match(text, min(end, len(text))) is not None
 
 
 def _closing(text: str, place: int, opening: str) -> int:

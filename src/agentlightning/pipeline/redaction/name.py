@@ -15,8 +15,8 @@ _OTHER = frozenset(
         "alias", "aliases", "algorithm", "at", "base", "cache", "column", "count", "counts", "created", "date", "dedup",
         "digest", "endpoint", "env", "error", "event", "expires", "expiry", "field", "file", "foreign", "format",
         "hash", "hint", "id", "idempotency", "ids", "index", "input", "kind", "length", "level", "limit", "map", "mode",
-        "model", "name", "names", "object", "output", "partition", "path", "pattern", "primary", "prefix", "public", "ref",
-        "request", "response", "route", "routing", "row", "scope", "scopes", "session", "size", "sort", "source",
+        "model", "name", "names", "object", "output", "partition", "path", "pattern", "primary", "prefix", "public",
+        "ref", "request", "response", "route", "routing", "row", "scope", "scopes", "session", "size", "sort", "source",
         "status", "stop", "test", "time", "trace", "type", "types", "unique", "uri", "url", "usage", "used", "user",
         "version",
     }

@@ -42,6 +42,10 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
     """Pattern of the credential. For ``own`` it begins at the gate word, or at most ``before`` bytes in front."""
     pattern: str = ""
     """Pattern around the credential, which is its one group."""
+    least: int = 0
+    """Least length of ``value``; where fewer characters stand together, its pattern is not tried."""
+    also: tuple[str, ...] = ()
+    """One of these must follow within ``after`` bytes; spares the pattern where a gate word is a common one."""
     before: int = 0
     after: int = 1024
     """How far behind the gate word the match may reach, in bytes."""

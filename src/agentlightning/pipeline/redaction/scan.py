@@ -11,7 +11,7 @@ from agentlightning.pipeline.redaction.gate import make_gate
 from agentlightning.pipeline.redaction.name import is_secret_assignment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from agentlightning.pipeline.redaction.engine import Pattern
     from agentlightning.pipeline.redaction.gate import Gate
@@ -42,19 +42,30 @@ _OPEN = rb"""(?:[ \t\r\n]|b(?=["'])|\\{0,15}["'`]|%2[027]|&quot;|[\[(=]){0,8}"""
 _IN_KEY = re.compile(rb"(?:[\w.\-]{1,50}" + _CLOSE + rb"(?:" + _SIGN + rb"|,)|" + _CLOSE + _SIGN + rb")" + _OPEN)
 """From behind a gate word to where the value begins, where the word is part of the name that is assigned to."""
 _NEARBY = re.compile(rb"(?:" + _SIGN + rb"|,)" + _OPEN)
-_GENERIC = re.compile(rb"[\w.\-]{0,20}" + _CLOSE + rb"(?:" + _SIGN + rb"|,)" + _OPEN + rb"([\w.=\-]{10,150})")
+_GENERIC = re.compile(
+    rb"[\w.\-]{0,20}"
+    + _CLOSE
+    + rb"(?:"
+    + _SIGN
+    + rb"|,(?=[ \t]{0,4}\\{0,15}[\"']))"
+    + _OPEN
+    + rb"([\w.=\-]{10,150})(?![\w.=\-(\[])"
+)
 _NAME = re.compile(rb"[\w.\-]*\Z")
+_REST = re.compile(rb"[\w.\-]{0,20}")
+_BREAK = re.compile(rb"[^A-Za-z0-9+/=_.~%|@:\\\-]")
 # These patterns of our own are short and bounded and stay with ``re`` in every engine: a call costs a third of RE2's.
 
 
 class _Compiled:
     """A rule with its pattern, compiled when the gate lets a text through for the first time."""
 
-    __slots__ = ("_compile", "_pattern", "number", "rule")
+    __slots__ = ("_compile", "_pattern", "also", "number", "rule")
 
     def __init__(self, rule: Rule, number: int, compile_: Callable[[str], Pattern]) -> None:
         self.rule = rule
         self.number = number
+        self.also = [word.encode() for word in rule.also]
         self._compile = compile_
         self._pattern: Pattern | None = None
 
@@ -65,13 +76,23 @@ class _Compiled:
         return self._pattern
 
 
-class _Word(NamedTuple):
-    """What a gate word stands for."""
+class _Word:
+    """What a gate word stands for: its rules, by the way in which they are applied."""
 
-    length: int
-    begins: bool
-    """Every rule begins at the word, so that a letter or digit in front of it rules all of them out."""
-    rules: tuple[_Compiled, ...]
+    __slots__ = ("begins", "generic", "in_key", "least", "length", "nearby", "own")
+
+    def __init__(self, word: str, rules: list[_Compiled]) -> None:
+        self.length = len(word)
+        self.generic = [one for one in rules if one.rule.check == "generic"]
+        self.own = [one for one in rules if one.rule.kind == "own"]
+        self.in_key = [one for one in rules if one.rule.kind == "word" and one.rule.in_key]
+        rest = [one for one in rules if one.rule.kind == "word" and not one.rule.in_key]
+        self.nearby = [one for one in rest if one not in self.generic]
+        # Every rule begins at the word: a letter or digit in front of it, or too little behind it, rules out all.
+        self.begins = len(self.own) == len(rules) and all(
+            not one.rule.before and one.rule.edge != "none" for one in rules
+        )
+        self.least = min(one.rule.least for one in rules) if self.begins else 0
 
 
 class ValueScanner:
@@ -91,8 +112,12 @@ class ValueScanner:
             for word in rule.rule.gate:
                 words.setdefault(word, []).append(rule)
         self._ids = [rule.id for rule in rules]
-        self._patterns = [(compile_(rule.rule.gate_pattern), rule) for rule in compiled if rule.rule.gate_pattern]
-        table = {word: _Word(len(word), _all_begin(own), tuple(own)) for word, own in words.items()}
+        patterns: dict[str, list[_Compiled]] = {}
+        for rule in compiled:
+            if rule.rule.gate_pattern:
+                patterns.setdefault(rule.rule.gate_pattern, []).append(rule)
+        self._patterns = [(compile_(pattern), own) for pattern, own in patterns.items()]
+        table = {word: _Word(word, own) for word, own in words.items()}
         self._gate = make_gate(table) if gate is None else gate(table)
 
     @property
@@ -104,14 +129,16 @@ class ValueScanner:
         """Return the credentials in *data*, text in UTF-8, in order and without overlap; places are in bytes."""
         found: list[tuple[int, int, int]] = []
         for start, word in self._gate.hits(data.lower()):
-            if word.begins and start and data[start - 1] in _ALNUM and not _ends_escape(data, start):
-                continue
-            for rule in word.rules:
-                found.extend((*span, rule.number) for span in _apply(rule, data, start, start + word.length))
-        for pattern, rule in self._patterns:
+            if word.begins:
+                if start and data[start - 1] in _ALNUM and not _ends_escape(data, start):
+                    continue
+                if not _is_long(data, start, word.least):
+                    continue
+            _apply(word, data, start, found)
+        for pattern, rules in self._patterns:
             for match in pattern.finditer(data, 0, len(data)):
-                start, end = match.span()
-                found.extend((*span, rule.number) for span in _own(rule, data, start, end))
+                for rule in rules:
+                    _own(rule, data, *match.span(), found)
         return self._merged(found) if found else []
 
     def _merged(self, found: list[tuple[int, int, int]]) -> list[Finding]:
@@ -126,31 +153,46 @@ class ValueScanner:
         return [Finding(start, end, self._ids[number]) for start, end, number in merged]
 
 
-def _all_begin(rules: list[_Compiled]) -> bool:
-    return all(rule.rule.kind == "own" and not rule.rule.before and rule.rule.edge != "none" for rule in rules)
-
-
 def _ends_escape(data: bytes, place: int) -> bool:
-    return _ESCAPE.search(data, max(0, place - 8), place) is not None
+    tail = data[max(0, place - 8) : place]
+    return (b"\\" in tail or b"%" in tail or b"&" in tail) and _ESCAPE.search(tail) is not None
 
 
-def _apply(compiled: _Compiled, data: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
-    rule = compiled.rule
-    if rule.check == "generic":
-        return _generic(rule, data, start, end)
-    if rule.kind == "own":
-        return _own(compiled, data, start, end)
-    return _assigned(compiled, data, end)
+def _is_long(data: bytes, start: int, least: int) -> bool:
+    """Tell whether at least so many characters that a credential may have stand together from *start* on."""
+    return start + least <= len(data) and _BREAK.search(data, start, start + least) is None
 
 
-def _own(compiled: _Compiled, data: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Yield the value at the gate word, or around it where the rule may begin before."""
+def _apply(word: _Word, data: bytes, start: int, found: list[tuple[int, int, int]]) -> None:
+    """Add to *found* what the rules of a gate word find around it."""
+    end = start + word.length
+    for rule in word.own:
+        _own(rule, data, start, end, found)
+    if word.generic:
+        _generic(word.generic[0], data, start, end, found)
+    if word.in_key and (assignment := _IN_KEY.match(data, end)) is not None:
+        for rule in word.in_key:
+            _value(rule, data, assignment.end(), found)
+    if word.nearby:
+        for assignment in _NEARBY.finditer(data, end, end + 80):
+            if assignment.start() > end + 50:
+                return
+            for rule in word.nearby:
+                _value(rule, data, assignment.end(), found)
+
+
+def _own(compiled: _Compiled, data: bytes, start: int, end: int, found: list[tuple[int, int, int]]) -> None:
+    """Add the value at the gate word, or around it where the rule may begin before."""
     rule = compiled.rule
     stop = min(len(data), end + rule.after)
     if not rule.before:
+        if rule.least and not _is_long(data, start, rule.least):
+            return
+        if compiled.also and not any(data.find(word, end, stop) >= 0 for word in compiled.also):
+            return
         match = compiled.pattern.match(data, start, stop)
         if match is not None and _bounded(rule, data, match.span()):
-            yield from _sound(rule, data, match.span(1))
+            _add(compiled, data, match.span(1), found)
         return
     place = max(0, start - rule.before)
     while place < stop:
@@ -159,7 +201,7 @@ def _own(compiled: _Compiled, data: bytes, start: int, end: int) -> Iterator[tup
             return
         place = match.span()[0] + 1
         if _bounded(rule, data, match.span()):
-            yield from _sound(rule, data, match.span(1))
+            _add(compiled, data, match.span(1), found)
             place = max(match.span()[1], place)
 
 
@@ -174,21 +216,14 @@ def _bounded(rule: Rule, data: bytes, span: tuple[int, int]) -> bool:
     return end >= len(data) or data[end] not in inside
 
 
-def _assigned(compiled: _Compiled, data: bytes, end: int) -> Iterator[tuple[int, int]]:
-    """Yield the value that is assigned to a name with the gate word in it, or within 50 characters behind it."""
+def _value(compiled: _Compiled, data: bytes, place: int, found: list[tuple[int, int, int]]) -> None:
+    """Add the value at *place*, behind an assignment."""
     rule = compiled.rule
-    if rule.in_key:
-        matches = iter([match] if (match := _IN_KEY.match(data, end)) else [])
-    else:
-        matches = _NEARBY.finditer(data, end, end + 80)
-    for assignment in matches:
-        place = assignment.end()
-        if assignment.start() > end + 50:
-            return
-        match = compiled.pattern.match(data, place, min(len(data), place + rule.after))
-        if match is not None and _ends_value(data, match.span()[1]):
-            yield from _sound(rule, data, match.span(1))
-            return
+    if not _is_long(data, place, rule.least):
+        return
+    match = compiled.pattern.match(data, place, min(len(data), place + rule.after))
+    if match is not None and _ends_value(data, match.span()[1]):
+        _add(compiled, data, match.span(1), found)
 
 
 def _ends_value(data: bytes, end: int) -> bool:
@@ -198,21 +233,21 @@ def _ends_value(data: bytes, end: int) -> bool:
     return data[end] == _DOT and (end + 1 >= len(data) or data[end + 1] not in _VALUE)
 
 
-def _generic(rule: Rule, data: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
+def _generic(compiled: _Compiled, data: bytes, start: int, end: int, found: list[tuple[int, int, int]]) -> None:
+    """Add what is assigned to a name with a common word for credentials in it, when the name as a whole means one."""
     match = _GENERIC.match(data, end)
     if match is None or not _ends_value(data, match.end()):
         return
-    begin = _NAME.search(data, max(0, start - 60), start)
-    closing = re.match(rb"[\w.\-]{0,20}", data[end : end + 20])
-    name = data[begin.start() if begin else start : end + (closing.end() if closing else 0)].decode()
+    begin, closing = _NAME.search(data, max(0, start - 60), start), _REST.match(data, end)
+    name = data[begin.start() if begin else start : closing.end() if closing else end].decode()
     value = match[1]
-    if entropy(value) >= rule.entropy and is_secret_assignment(name, value):
-        yield match.span(1)
+    if entropy(value) >= compiled.rule.entropy and is_secret_assignment(name, value):
+        found.append((*match.span(1), compiled.number))
 
 
-def _sound(rule: Rule, data: bytes, span: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    """Yield *span* when its value passes the tests of the rule."""
-    start, end = span
+def _add(compiled: _Compiled, data: bytes, span: tuple[int, int], found: list[tuple[int, int, int]]) -> None:
+    """Add *span* when its value passes the tests of the rule."""
+    rule, (start, end) = compiled.rule, span
     if start < 0 or start == end:
         return
     value = data[start:end]
@@ -221,4 +256,4 @@ def _sound(rule: Rule, data: bytes, span: tuple[int, int]) -> Iterator[tuple[int
     if rule.entropy and entropy(value) < rule.entropy:
         return
     if CHECKS[rule.check](value):
-        yield span
+        found.append((start, end, compiled.number))
