@@ -11,11 +11,15 @@ import sqlite3
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agentlightning.errors import StoreCorruptError, StoreUnavailableError, StoreVersionError
 from agentlightning.store.sql.connector import migrations
 from agentlightning.store.sql.integrity import damaged_spans
 from agentlightning.store.sql.sqlite import APPLICATION_ID
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 _PAGES_PER_STEP = 1000
 _MOST_NAMED = 50
@@ -115,16 +119,18 @@ def restore(saved: Path, path: Path) -> Verdict:
     if verdict.problems:
         msg = f"the backup {saved} is damaged and was not restored: {verdict.problems[0]}"
         raise StoreCorruptError(msg)
-    _refuse_while_open(path)
+    with _alone(path):
+        pass  # before anything is copied
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".restore-", dir=path.parent) as folder:
         fresh = Path(folder) / path.name
         with contextlib.closing(_open(saved)) as source:
             _copy(source, fresh)
-        _refuse_while_open(path)
-        fresh.replace(path)
-        for suffix in _SIDE_FILES:  # they belong to the file that was replaced
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        # Whoever opens the store meanwhile waits for the lock, then sees that the file is another one.
+        with _alone(path):
+            fresh.replace(path)
+            for suffix in _SIDE_FILES:  # they belong to the file that was replaced
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
     return verdict
 
 
@@ -191,25 +197,28 @@ def _copy(source: sqlite3.Connection, target: Path) -> int:
     return target.stat().st_size
 
 
-def _refuse_while_open(path: Path) -> None:
-    """Make sure that no connection to the store is open: SQLite gives the whole file to nobody else then.
+@contextlib.contextmanager
+def _alone(path: Path) -> Generator[None, None, None]:
+    """Keep everybody else out of the store at *path*, which may be missing or damaged.
 
     Raises:
         StoreUnavailableError: Somebody has it open.
     """
     if not path.exists():
+        yield
         return
-    connection = sqlite3.connect(path, timeout=0.2, isolation_level=None)
-    try:
-        # Leaving write-ahead logging needs the file for oneself, which no other lock of WAL shows.
-        mode = connection.execute("PRAGMA journal_mode = DELETE").fetchone()[0]
+    with contextlib.closing(sqlite3.connect(path, timeout=0.2, isolation_level=None)) as connection:
+        try:
+            # Leaving write-ahead logging needs the file for oneself, which no other lock of WAL shows.
+            mode = connection.execute("PRAGMA journal_mode = DELETE").fetchone()[0]
+            if mode == "delete":
+                connection.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            msg = f"a program has {path} open; end it first ({error})"
+            raise StoreUnavailableError(msg) from error
+        except sqlite3.DatabaseError:
+            mode = "delete"  # what is damaged may be replaced
         if mode != "delete":
             msg = f"a program has {path} open; end it first"
             raise StoreUnavailableError(msg)
-    except sqlite3.OperationalError as error:
-        msg = f"a program has {path} open; end it first ({error})"
-        raise StoreUnavailableError(msg) from error
-    except sqlite3.DatabaseError:
-        return  # what is damaged may be replaced
-    finally:
-        connection.close()
+        yield

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import re
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -15,9 +17,6 @@ from agentlightning.cli.main import main
 from agentlightning.store import SqliteLightningStore
 from agentlightning.testing.store_contract_spans import record_of
 from agentlightning.types.record import WriteBatch
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def agl(*arguments: str | Path) -> int:
@@ -106,6 +105,73 @@ def test_restore_swaps_a_sound_backup_in(tmp_path: Path, capsys: pytest.CaptureF
     again.close()
     assert spans_in(path) == 9
     assert agl("store", "verify", "--store", path) == 0
+
+
+_OPENED = """
+import sys
+from agentlightning.store.sql.writer import SqliteWriter
+writer = SqliteWriter(sys.argv[1])
+print("open", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_a_restore_waits_for_nobody_and_surprises_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A program that has only opened the store, right after a restore too, keeps the next restore away."""
+    path, saved = tmp_path / "store.db", tmp_path / "copy.db"
+    store = SqliteLightningStore(path)
+    fill(store, 1)
+    store.close()
+    assert agl("store", "backup", saved, "--store", path) == 0
+    assert agl("store", "restore", saved, "--store", path) == 0
+    command = [sys.executable, "-c", _OPENED, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == b"open\n"
+        capsys.readouterr()
+        assert agl("store", "restore", saved, "--store", path) == 2
+        assert "open; end it first" in capsys.readouterr().err
+        program.communicate(b"\n", timeout=20)
+    assert agl("store", "restore", saved, "--store", path) == 0
+
+
+def test_who_opens_during_a_restore_gets_the_restored_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that is opened while a restore swaps the files waits, and then writes to the file that is in place."""
+    path, saved = tmp_path / "store.db", tmp_path / "copy.db"
+    store = SqliteLightningStore(path)
+    fill(store, 1)
+    store.close()
+    assert agl("store", "backup", saved, "--store", path) == 0
+    opened: list[subprocess.Popen[str]] = []
+    real = Path.replace
+
+    def replace(self: Path, target: Path) -> Path:
+        if target == path:  # the lock is held, the old file still in place
+            command = [sys.executable, "-c", _LATE, str(path)]
+            opened.append(subprocess.Popen(command, text=True, stdout=subprocess.PIPE))
+            assert opened[0].stdout is not None
+            assert opened[0].stdout.readline() == "opening\n"
+            time.sleep(0.3)  # it has opened the old file, or will open the new one: both have to end well
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    assert agl("store", "restore", saved, "--store", path) == 0
+    assert opened[0].wait(20) == 0
+    opened[0].communicate()
+    assert spans_in(path) == 4
+    assert agl("store", "verify", "--store", path) == 0
+
+
+_LATE = """
+import sys
+from agentlightning.store.sql.writer import SqliteWriter
+from agentlightning.testing.store_contract_spans import record_of
+from agentlightning.types.record import WriteBatch
+print("opening", flush=True)
+writer = SqliteWriter(sys.argv[1])
+assert writer.write_batch(WriteBatch(spans=[record_of("ro-late", "at-late", 1)])).stored == 1
+writer.close()
+"""
 
 
 def test_old_rollouts_go_and_the_room_comes_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -97,11 +97,17 @@ class SqliteConnector:
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=256
-        )
-        connection.executescript(_PRAGMAS)
-        return connection
+        """Open the file and hold it: with write-ahead logging, who has read keeps a lock that a restore respects."""
+        while True:
+            before = _identity(self.path)
+            connection = sqlite3.connect(
+                self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=256
+            )
+            connection.executescript(_PRAGMAS)
+            _hold(connection)
+            if _identity(self.path) == before:
+                return connection
+            connection.close()  # a restore has put another file in its place meanwhile
 
     def _check_and_migrate(self) -> None:
         connection = self._connection(writing=True)
@@ -114,6 +120,7 @@ class SqliteConnector:
         elif version == newest:
             if connection.execute("PRAGMA journal_mode").fetchone()[0] == "delete":  # a backup that was put in place
                 self._set_journal(connection)
+                _hold(connection)
             return
         elif version > newest:
             msg = (
@@ -323,6 +330,20 @@ def _header(connection: sqlite3.Connection) -> tuple[int, int, int]:
     finally:
         connection.execute("ROLLBACK")
     return version, application, tables
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells the file at *path* from another one that takes its place, None where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _hold(connection: sqlite3.Connection) -> None:
+    """Read once: opening a file takes no lock, reading it does, and write-ahead logging keeps it."""
+    connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
 
 
 def _set_wal(connection: sqlite3.Connection) -> None:
