@@ -152,11 +152,17 @@ def _open(path: Path, *, writing: bool = False) -> sqlite3.Connection:
     if not path.is_file():
         msg = f"there is no store at {path}"
         raise StoreUnavailableError(msg)
-    mode = "rw" if writing else "ro"
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=30, isolation_level=None)
+    mode = "mode=rw" if writing else "mode=ro"
+    if not writing and not os.access(path.parent, os.W_OK) and not path.with_name(path.name + "-wal").exists():
+        mode = "immutable=1"  # SQLite would want to make its log's index there
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=30, isolation_level=None)
     try:
         application = connection.execute("PRAGMA application_id").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
+    except sqlite3.OperationalError as error:
+        connection.close()
+        msg = f"cannot {'write' if writing else 'read'} {path}: {error}"
+        raise StoreUnavailableError(msg) from error
     except sqlite3.DatabaseError as error:
         connection.close()
         msg = f"{path} is damaged or no Agent Lightning store ({error})"
@@ -193,7 +199,8 @@ def _copy(source: sqlite3.Connection, target: Path) -> int:
         msg = f"cannot write {target}: {error}"
         raise StoreUnavailableError(msg) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        for suffix in ("", *_SIDE_FILES):  # of a copy for which there was no room, its journal stays too
+            temporary.with_name(temporary.name + suffix).unlink(missing_ok=True)
     return target.stat().st_size
 
 

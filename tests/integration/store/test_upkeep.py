@@ -264,3 +264,30 @@ def test_verify_names_what_lies_on_a_broken_page(tmp_path: Path, capsys: pytest.
         assert agl("store", "verify", "--store", damaged) == 1
         shown = capsys.readouterr().out
         assert re.search("span number [0-9]+ in rollout ro-[0-9a-f]+ is damaged", shown), shown
+
+
+_LIMITED = """
+import resource, sys
+from pathlib import Path
+from agentlightning.errors import StoreUnavailableError
+from agentlightning.store import upkeep
+resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+for work in (upkeep.backup, upkeep.restore):
+    try:
+        work(Path(sys.argv[1]), Path(sys.argv[2]))
+    except StoreUnavailableError as error:
+        print("cannot write" in str(error))
+"""
+
+
+def test_without_room_a_copy_leaves_nothing_behind(tmp_path: Path) -> None:
+    """A backup or restore for which there is no room says so, and leaves neither a part of a file nor its journal."""
+    path, folder = tmp_path / "store.db", tmp_path / "small"
+    folder.mkdir()
+    store = SqliteLightningStore(path)
+    fill(store, 5, 50)
+    store.close()
+    command = [sys.executable, "-c", _LIMITED, str(path), str(folder / "copy.db")]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert answer.stdout == "True\nTrue\n"
+    assert list(folder.iterdir()) == []
