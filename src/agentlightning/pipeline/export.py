@@ -289,7 +289,7 @@ class Lane:
                 return
             self._replay()
             if not self.is_waiting:
-                self._collected, self._sent_at = 0, time.monotonic()
+                self._collected = 0
         except StoreError as error:
             self._fail(error)
 
@@ -311,8 +311,8 @@ class Lane:
                 self._ledger.count("duplicate", duplicate)
             settle(batch.spans, STORED)
 
-    def _count_bad(self, number: int) -> None:
-        self._ledger.count("store_error", number)
+    def _count_bad(self, number: int, reason: str) -> None:
+        self._ledger.count(reason, number)
 
     def _write(self, batch: WriteBatch) -> WriteResult:
         began = self._health.since = time.monotonic()
@@ -365,8 +365,10 @@ class Lane:
     def _step(self, replayer: Replayer, deadline: float) -> bool:
         """Replay until *deadline*; True when nothing is left, or another process has taken it over."""
         try:
-            while replayer.step(self._write) is not None:
-                if time.monotonic() > deadline:
+            while (done := replayer.step(self._write)) is not None:
+                self._collected -= done.stored + done.duplicate
+                self._sent_at = time.monotonic()
+                if self._sent_at > deadline:
                     return False
         except OSError as error:
             failures.note("spill.replay", error)

@@ -24,7 +24,7 @@ from agentlightning.errors import StoreError
 from agentlightning.pipeline.frame import ENDED, FINISH, HEAD, OPEN, START, Frame, FrameReader
 from agentlightning.pipeline.ledger import settle_file
 from agentlightning.pipeline.lock import FolderLock
-from agentlightning.pipeline.receipt import SPILLED, STORED, settle, settle_missing
+from agentlightning.pipeline.receipt import DROPPED, SPILLED, STORED, settle, settle_missing
 from agentlightning.pipeline.segment import (
     SEGMENT_BYTES,
     SegmentHead,
@@ -191,13 +191,15 @@ class Replayer:
         if self._chunk is None:
             return self._end()
         chunk, spans = self._chunk, self._chunk.spans
-        stored, duplicate = write_or_split(chunk, write, lambda number: self._settle("store_error", number))
+        stored, duplicate = write_or_split(chunk, write, lambda number, _: self._settle("store_error", number))
         self._chunk = None
         settle_missing(spans, chunk.spans, "store_error")
         settle(chunk.spans, STORED)
         self._settle("stored", stored)
         self._settle("duplicate", duplicate)
-        return Replayed(stored, duplicate)
+        self._chunk = self._read()
+        damaged = self._end().damaged if self._chunk is None else 0  # at once: the segment is in the store
+        return Replayed(stored, duplicate, damaged)
 
     def pause(self) -> None:
         """Give the folder back while the store is away; the next step goes on where this one stopped."""
@@ -364,12 +366,12 @@ def folder_beside(url: str) -> SpillFolder | None:
 
 
 def write_or_split(
-    batch: WriteBatch, write: Callable[[WriteBatch], WriteResult], lose: Callable[[int], None]
+    batch: WriteBatch, write: Callable[[WriteBatch], WriteResult], lose: Callable[[int, str], None]
 ) -> tuple[int, int]:
     """Write *batch*; when it cannot be written for what is in it, write its parts, so that only the bad ones are lost.
 
     Returns:
-        How many ended spans were stored and how many were there already; *lose* is told how many are lost.
+        How many ended spans were stored and how many were there already; *lose* is told how many are lost, and why.
 
     Raises:
         StoreError: The store cannot be used now; a part of the batch may be in it, and is a duplicate the next time.
@@ -390,13 +392,21 @@ def write_or_split(
             if halves and (stored or failures_seen < _MOST_FAILURES):
                 pending.extend(reversed(halves))
             else:
-                lose(sum(span.end_ns is not None for span in part.spans))
+                lose(sum(span.end_ns is not None for span in part.spans), "store_error")
                 bad = {id(span) for span in part.spans}
                 batch.spans = [span for span in batch.spans if id(span) not in bad]  # not to be lost twice
         else:
             stored += result.stored
             duplicate += result.duplicate
+            if result.rejected:
+                _take_out(batch, set(result.rejected))
+                lose(len(result.rejected), "rejected")
     return stored, duplicate
+
+
+def _take_out(batch: WriteBatch, span_ids: set[str]) -> None:
+    settle([span for span in batch.spans if span.span_id in span_ids], DROPPED, "rejected")
+    batch.spans = [span for span in batch.spans if span.span_id not in span_ids]
 
 
 def _halves(batch: WriteBatch) -> list[WriteBatch]:
