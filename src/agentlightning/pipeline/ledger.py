@@ -44,8 +44,8 @@ _SETTLED = {
 }
 """What can become of a spilled span, and who counts it."""
 
-_NAMES = ("produced", "stored", "duplicate", *REASONS, "spilled", *_SETTLED.values())
-_MAGIC = b"AGLLEDG2"
+_NAMES = ("produced", "stored", "duplicate", *REASONS, "spilled", *_SETTLED.values(), "flagged")
+_MAGIC = b"AGLLEDG3"
 _HEADER = 256
 """Bytes before the counters: magic, then the process key, padded with NUL."""
 _SIZE = _HEADER + 8 * len(_NAMES)
@@ -63,6 +63,8 @@ class Account:
     """By reason; reasons without a loss are absent."""
     spilled: int = 0
     """Those of ``waiting`` that are safe on the disk, in spill segments."""
+    flagged: int = 0
+    """Those of ``produced`` that break a rule of ``view.integrity``; they are stored like the others."""
 
     def __add__(self, other: Account) -> Account:
         """Return the sum of two accounts."""
@@ -74,6 +76,7 @@ class Account:
             self.waiting + other.waiting,
             lost,
             self.spilled + other.spilled,
+            self.flagged + other.flagged,
         )
 
     @property
@@ -115,7 +118,7 @@ class Ledger:
         return buffer
 
     def count(self, name: str, number: int = 1) -> None:
-        """Add *number* to ``produced``, ``stored``, ``duplicate``, ``spilled`` or one of ``REASONS``."""
+        """Add *number* to ``produced``, ``stored``, ``duplicate``, ``spilled``, ``flagged`` or one of ``REASONS``."""
         with self._lock:
             self._cells[_PLACES[name]] += number
 
@@ -154,7 +157,7 @@ def _account(cells: list[int], *, gone: bool) -> Account:
     if gone and waiting > spilled:
         lost["killed"] = waiting - spilled
         waiting = spilled
-    return Account(values["produced"], stored, duplicate, waiting, lost, spilled)
+    return Account(values["produced"], stored, duplicate, waiting, lost, spilled, values["flagged"])
 
 
 def settle_file(path: Path, outcome: str, number: int) -> None:

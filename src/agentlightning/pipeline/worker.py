@@ -345,6 +345,8 @@ class Worker:
                 self._ledger.count("too_large")
                 drop(item.span, "too_large")
             return None
+        if ended and semconv.INTEGRITY in record.attributes:
+            self._ledger.count("flagged")
         self._last = record
         return record, size
 

@@ -19,6 +19,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Status
 from agentlightning import semconv
 from agentlightning._internal.ids import implicit_ids
 from agentlightning.types.record import EventRecord, LinkRecord, ResourceRecord, SpanRecord
+from agentlightning.view.integrity import problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -104,6 +105,10 @@ async def records_of(message: ExportTraceServiceRequest, store: LightningStore) 
                     reasons.append(reason)
                     continue
                 record = _record(span, scope, resource, len(records) + 1)
+                reason = problem(record)
+                if reason:
+                    reasons.append(reason)
+                    continue
                 owner = owners.known(record, resource) or await owners.ask(record.trace_id)
                 record.rollout_id, record.attempt_id = owner
                 records.append(record)

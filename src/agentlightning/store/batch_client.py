@@ -76,7 +76,9 @@ class BatchClient:
         starts = WriteBatch(starts=batch.starts, spans=batch.spans[:middle], project=batch.project)
         ends = WriteBatch(spans=batch.spans[middle:], ends=batch.ends, project=batch.project)
         first, second = self.write_batch(starts), self.write_batch(ends)
-        return WriteResult(first.stored + second.stored, first.duplicate + second.duplicate)
+        return WriteResult(
+            first.stored + second.stored, first.duplicate + second.duplicate, first.rejected + second.rejected
+        )
 
     def switch_server(self) -> bool:
         """Use the next server for a while; False when only one was given. Thread-safe."""

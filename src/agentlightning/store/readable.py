@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from agentlightning._internal.ids import process_key
 from agentlightning.types.convert import record_from_readable, resource_record
 from agentlightning.types.tracer import Span
+from agentlightning.view.integrity import flag
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -23,4 +24,5 @@ def span_of_readable(rollout_id: str, attempt_id: str, readable_span: ReadableSp
         resource=resource_record(readable_span.resource),
     )
     record.rollout_id, record.attempt_id = rollout_id, attempt_id
+    flag(record)
     return Span.from_record(record, sequence_id)

@@ -21,7 +21,7 @@ class SpanFacts(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     kind: str = "span"
     """``llm agent tool chain retriever reranker embedding guardrail evaluator prompt`` of OpenInference in lower
-    case, ``reward message object exception`` for what the emitters write, else ``span``."""
+    case, ``reward message object exception annotation event`` for what the emitters write, else ``span``."""
     model: str | None = None
     """The model that answered, else the one that was asked for."""
     provider: str | None = None
@@ -45,6 +45,10 @@ class SpanFacts(msgspec.Struct, kw_only=True, omit_defaults=True):
     reported_total_tokens: int | None = None
     inclusion: float | None = None
     """With which probability the span was kept, where it was sampled: sums over spans weigh it by the inverse."""
+    detail: str | None = None
+    """What an annotation says, or several rewards by name, in at most 200 characters."""
+    integrity: str | None = None
+    """Rules that the span breaks, separated by ``", "``; ``view.integrity`` says which there are."""
     inconsistent: bool = False
     """The reported counts contradict each other (a part above its whole, a total that is no sum); what was taken is
     clamped to what is possible."""

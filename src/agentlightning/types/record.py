@@ -112,3 +112,5 @@ class WriteResult(msgspec.Struct, frozen=True):
     """Ended spans that are new."""
     duplicate: int = 0
     """Ended spans that were there already; nothing was changed."""
+    rejected: list[str] = []
+    """Ids of ended spans that the store refuses to take: they are no spans of OpenTelemetry's model."""

@@ -23,7 +23,9 @@ class Source(NamedTuple):
     """Names of the dialects that write it, separated by ``", "``."""
 
 
-TEXT_FIELDS = ("kind", "model", "provider", "agent_name", "tool_name", "response_id", "entity_name", "output_json")
+TEXT_FIELDS = (
+    "kind", "model", "provider", "agent_name", "tool_name", "response_id", "entity_name", "output_json", "event_type",
+)  # fmt: skip
 COUNT_FIELDS = ("input_total", "cache_read", "cache_write", "output", "reasoning", "total")
 MONEY_FIELDS = ("cost", "cost_input", "cost_output", "reward_value")
 OTHER_FIELDS = ("reward_json", "cost_currency")
@@ -42,6 +44,7 @@ INNER_FIELDS = {
     "reward_value": "`reward`",
     "reward_json": '`reward` and kind `reward`, where the text is `{"type": "reward", "value": x}`',
     "entity_name": "`agent_name` or `tool_name`, by the kind of the span",
+    "event_type": "kind `event`, on a span that says nothing else about its kind",
     "output_json": '`response_id`, where the text begins as `{"id": ...`, on kind `llm` only',
 }
 """What a field that is no field of ``SpanFacts`` becomes."""
@@ -116,6 +119,7 @@ TABLE: tuple[Source, ...] = (
     Source("response_id", "gen_ai.response.id", "otel, openllmetry, agentops"),
     Source("response_id", "llm.response.id", "openllmetry"),
     Source("output_json", "output.value", "openinference"),
+    Source("event_type", "agentlightning.event.type", "agentlightning"),
     Source("reward_value", "agentlightning.reward.0.value", "agentlightning"),
     Source("reward_value", "rl.reward.0.value", "agentlightning"),
     Source("reward_json", "agentops.task.output", "agentops"),

@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgspec
 
-from agentlightning.semconv import INCLUSION, REWARD, SpanNames
+from agentlightning import semconv
+from agentlightning.semconv import INCLUSION, INTEGRITY, REWARD, REWARD_PREFIX, SpanNames
 from agentlightning.types.query import SpanFacts
 from agentlightning.view.dialects import KIND_VALUES, MAX_COUNT, MONEY_FIELDS, PROVIDERS, TABLE, TEXT_FIELDS, Source
 
@@ -23,13 +25,20 @@ if TYPE_CHECKING:
 MAX_NAME_CHARS = 1000
 """A name of a model, agent or tool is cut to this many characters."""
 
+MAX_DETAIL_CHARS = 200
+"""Length of ``SpanFacts.detail``."""
+
+_MAX_DETAIL_PARTS = 20
 _MAX_SMALL_JSON_CHARS = 4096  # JSON that holds one reward or one cost; longer text is somebody's output
 _EMITTED_KINDS: dict[str, str] = {
     SpanNames.REWARD.value: "reward",
     SpanNames.MESSAGE.value: "message",
     SpanNames.OBJECT.value: "object",
     SpanNames.EXCEPTION.value: "exception",
+    SpanNames.ANNOTATION.value: "annotation",
 }
+_DETAILED = frozenset({SpanNames.REWARD.value, SpanNames.ANNOTATION.value})
+"""Names of spans whose content is short enough to be a fact."""
 _COUNTING_KINDS = ("llm", "embedding")
 # The raw usage of these providers leaves the cache out of the prompt tokens; everyone else's includes it.
 _ADDITIVE_PROVIDERS = ("anthropic", "aws")
@@ -75,7 +84,30 @@ def facts(name: str, attributes: Mapping[str, Any], *, scope: str = "") -> SpanF
     if INCLUSION in attributes:
         inclusion = _number(attributes[INCLUSION])
         result.inclusion = inclusion if inclusion is not None and 0 < inclusion < 1 else None
+    if INTEGRITY in attributes:
+        result.integrity = _integrity(attributes[INTEGRITY])
+    if name in _DETAILED:
+        result.detail = _detail(name, attributes)
     return result
+
+
+def _integrity(broken: object) -> str | None:
+    names = cast("list[object]", broken) if isinstance(broken, (list, tuple)) else []
+    return ", ".join(str(name) for name in names)[:MAX_NAME_CHARS] or None
+
+
+def _detail(name: str, attributes: Mapping[str, Any]) -> str | None:
+    """Return what an annotation says, or the names and values of several rewards, in one short line."""
+    if name == SpanNames.REWARD.value:
+        pairs: list[tuple[object, object]] = []
+        while (key := f"{REWARD_PREFIX}{len(pairs)}.name") in attributes and len(pairs) < _MAX_DETAIL_PARTS:
+            pairs.append((attributes[key], attributes.get(f"{REWARD_PREFIX}{len(pairs)}.value")))
+        pairs = [(label, f"{value:g}" if isinstance(value, float) else value) for label, value in pairs]
+    else:
+        ours = (semconv.TARGET, semconv.EVENT_JSON, INTEGRITY, INCLUSION)
+        pairs = [(key, value) for key, value in islice(attributes.items(), _MAX_DETAIL_PARTS) if key not in ours]
+    text = ", ".join(f"{str(label)[:MAX_DETAIL_CHARS]} {str(value)[:MAX_DETAIL_CHARS]}" for label, value in pairs)
+    return text[:MAX_DETAIL_CHARS] or None
 
 
 def _facts(name: str, attributes: Mapping[str, Any], scope: str) -> SpanFacts:
@@ -142,6 +174,8 @@ def _collect(known: set[str], attributes: Mapping[str, Any]) -> tuple[_Found, di
 
 def _texts(emitted: str | None, found: _Found) -> SpanFacts:
     texts = found.texts
+    if emitted == "annotation" and "reward_value" in found.money:
+        emitted = "reward"  # the later 0.x line annotates with a reward
     agent, tool, entity = texts.get("agent_name"), texts.get("tool_name"), texts.get("entity_name")
     kind = emitted or ("reward" if "reward_json" in texts or "reward_value" in found.money else texts.get("kind"))
     if kind is None:
@@ -168,7 +202,7 @@ def _guess(texts: dict[str, str], agent: str | None, tool: str | None) -> str:
     """Name the kind of a span that says nothing about it: a model that is no agent's or tool's was called."""
     if "model" in texts and agent is None and tool is None:
         return "llm"
-    return "span"
+    return "event" if "event_type" in texts else "span"
 
 
 def _cost(found: _Found) -> float | None:

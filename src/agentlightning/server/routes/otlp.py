@@ -19,7 +19,7 @@ from starlette.responses import Response
 
 from agentlightning.server.fence import FencedStore
 from agentlightning.server.otlp import OtlpError, records_of, request_from_json
-from agentlightning.server.routes.spans import redact
+from agentlightning.server.routes.spans import count_flagged, redact
 from agentlightning.server.routes.state import json_reply, state_of
 from agentlightning.store import wire
 from agentlightning.types.record import WriteBatch
@@ -64,6 +64,7 @@ async def ingest(
         reasons += ["it belongs to another project"] * (len(records) - len(own))
         records = own
     await redact(state, records)
+    count_flagged(state, records)
     for start in range(0, len(records), _MAX_BATCH):
         batch = WriteBatch(spans=records[start : start + _MAX_BATCH], project=store.project)
         result = await asyncio.to_thread(store.write_batch, batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -12,12 +13,14 @@ from starlette.responses import Response
 from agentlightning._internal.version import __version__
 from agentlightning.server.routes.state import ServerState, json_reply, state_of
 from agentlightning.store import wire
+from agentlightning.types.record import WriteResult
+from agentlightning.view.integrity import flag, problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeVar
 
-    from agentlightning.types.record import SpanRecord
+    from agentlightning.types.record import SpanRecord, WriteBatch
     from agentlightning.types.tracer import Span
 
     T = TypeVar("T")
@@ -26,6 +29,7 @@ MAX_HOLD_S = 20.0
 """Longest time that a request which waits is held."""
 
 router = APIRouter(prefix="/v1", tags=["spans"])
+log = logging.getLogger(__name__)
 
 
 @router.post("/batches")
@@ -33,14 +37,16 @@ async def write_batch(request: Request) -> Response:
     """Write a batch of the pipeline (MessagePack) in one transaction; answered after the commit."""
     state = state_of(request)
     batch = decoded(wire.decode_batch, await request.body(), request)
+    rejected = _take_out_rejected(batch, state)
     if request.headers.get(wire.RULES_HEADER) != __version__:
         await redact(state, batch.spans)
+    count_flagged(state, batch.spans)
     store = state.store_of(request)
     batch.project = store.project
     result = await asyncio.to_thread(store.write_batch, batch)
     state.count("spans_stored", result.stored)
     state.count("spans_duplicate", result.duplicate)
-    return json_reply(result)
+    return json_reply(WriteResult(result.stored, result.duplicate, [*result.rejected, *rejected]))
 
 
 @router.post("/spans")
@@ -48,7 +54,13 @@ async def add_spans(request: Request) -> Response:
     """Insert spans (MessagePack) of known attempts and return them as they are stored."""
     state = state_of(request)
     items = decoded(wire.decode_spans, await request.body(), request)
-    await redact(state, [item.record for item in items])
+    records = [item.record for item in items]
+    reason = next(filter(None, map(problem, records)), None)
+    if reason is not None:
+        state.count("spans_rejected", len(records))
+        raise HTTPException(400, f"nothing was stored: {reason}")
+    await redact(state, records)
+    count_flagged(state, records)
     spans = [_span(item) for item in items]
     stored = await state.store_of(request).add_spans(spans)
     state.count("spans_stored", len(stored))
@@ -113,6 +125,22 @@ def decoded(decode: Callable[[bytes], T], body: bytes, request: Request) -> T:
         return decode(body)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise HTTPException(400, f"the body cannot be read: {error}") from None
+
+
+def count_flagged(state: ServerState, spans: list[SpanRecord]) -> None:
+    """Flag spans from outside that break a rule of ``view.integrity``, and count them."""
+    state.count("spans_flagged", sum(flag(span) for span in spans))
+
+
+def _take_out_rejected(batch: WriteBatch, state: ServerState) -> list[str]:
+    """Take spans that are none of OpenTelemetry's model out of *batch*, count them, and return their ids."""
+    reasons = [(span, problem(span)) for span in batch.spans]
+    rejected = [span for span, reason in reasons if reason is not None]
+    if rejected:
+        batch.spans = [span for span, reason in reasons if reason is None]
+        state.count("spans_rejected", len(rejected))
+        log.warning("%d spans were rejected: %s", len(rejected), next(reason for _, reason in reasons if reason))
+    return [span.span_id for span in rejected if span.end_ns is not None]
 
 
 async def redact(state: ServerState, spans: list[SpanRecord]) -> None:
