@@ -8,7 +8,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from agentlightning import MissingExtraError
-from agentlightning.cli.terminal import draws_lines, fit, safe
+from agentlightning.cli.terminal import draws_lines, fit, safe, width
 from ai_agents.telemetry.analysis import llm_calls, tool_uses
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ Bars = list[tuple[str, float]]
 
 _BAR_COLUMNS = 40
 _LABEL_COLUMNS = 28
+_FIGURE_COLUMNS = 12
 _MOST_BARS = 25
 """Bars of one chart in a picture; the shorter ones are left out."""
 
@@ -43,10 +44,12 @@ def in_terminal(title: str, bars: Sequence[tuple[str, float]]) -> Iterator[str]:
     """Yield the lines of a chart."""
     longest = max((value for _, value in bars), default=0.0) or 1.0
     sign = "█" if draws_lines() else "#"
+    labels = min(_LABEL_COLUMNS, max(8, (width() - _FIGURE_COLUMNS) // 2))
+    columns = max(4, min(_BAR_COLUMNS, width() - labels - _FIGURE_COLUMNS))
     yield title
     for label, value in bars:
-        bar = sign * max(1 if value else 0, round(_BAR_COLUMNS * value / longest))
-        yield f"  {fit(safe(label), _LABEL_COLUMNS)} {bar} {value:,.2f}".replace(".00", "")
+        bar = sign * max(1 if value else 0, round(columns * value / longest))
+        yield f"  {fit(safe(label), labels)} {bar} {_figure(value)}"
 
 
 def write_chart(session: TelemetrySession, path: Path) -> None:
@@ -57,9 +60,10 @@ def write_chart(session: TelemetrySession, path: Path) -> None:
         MissingExtraError: matplotlib is not installed.
         OSError: The file cannot be written.
     """
-    if path.suffix == ".html":
+    kind = path.suffix.lower()
+    if kind == ".html":
         path.write_text(_page(session), encoding="utf-8")
-    elif path.suffix == ".png":
+    elif kind == ".png":
         _picture(session, path)
     else:
         msg = f"a chart is written to a .png or .html file, not to {path.name}"
@@ -75,7 +79,7 @@ def _page(session: TelemetrySession) -> str:
         parts.append(f"<h2>{html.escape(title)}</h2><table>")
         for label, value in bars:
             bar = f"<div style='background:#4a7;height:1em;width:{30 * value / longest:.2f}em'></div>"
-            parts.append(f"<tr><td>{html.escape(label)}<td>{bar}<td>{value:,.2f}")
+            parts.append(f"<tr><td>{html.escape(label)}<td>{bar}<td>{_figure(value)}")
         parts.append("</table>")
     return "\n".join(parts) + "\n"
 
@@ -119,4 +123,5 @@ def _plain(label: str) -> str:
 
 
 def _figure(value: float) -> str:
-    return f"{value:,.2f}".removesuffix(".00")
+    """Return a figure with as many digits as tell something."""
+    return f"{value:.2g}" if 0 < value < 0.1 else f"{value:,.2f}".removesuffix(".00")  # noqa: PLR2004 - of seconds

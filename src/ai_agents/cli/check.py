@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from agentlightning import settings
@@ -18,14 +19,7 @@ _ROOM_BYTES = 20 * LOW_WATER_BYTES
 
 def findings() -> Iterator[tuple[bool, str, str]]:
     """Yield whether it is well, what was looked at and what was found; nothing is made or changed."""
-    if settings.get(settings.ENABLED):
-        yield (
-            True,
-            "sessions",
-            "recorded where ai_agents is imported; TelemetryManager.is_enabled() says it in a program",
-        )
-    else:
-        yield True, "sessions", "not recorded: AGL_ENABLED is 0"
+    yield True, "sessions", _recording()
     folder = default_folder()
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not os.access(existing, os.W_OK) or not existing.is_dir():
@@ -33,6 +27,19 @@ def findings() -> Iterator[tuple[bool, str, str]]:
         return
     yield _room(folder, existing)
     yield True, "session cost", _overhead()
+
+
+def _recording() -> str:
+    """Say whether agents are recorded, and why not."""
+    if not settings.lookup(settings.ENABLED)[0]:
+        return "not recorded: AGL_ENABLED is 0"
+    words = [word.strip() for word in settings.lookup(settings.INSTRUMENT)[0].split(",") if word.strip()]
+    chosen = [word for word in words if not word.startswith("-")]
+    if "-smolagents" in words or (chosen and "smolagents" not in chosen):
+        return f"only what is recorded by hand: AGL_INSTRUMENT={','.join(words)} leaves smolagents out"
+    if find_spec("smolagents") is None:
+        return "only what is recorded by hand: pip install 'agentlightning[smolagents]'"
+    return "recorded where ai_agents is imported; TelemetryManager.is_enabled() says it in a program"
 
 
 def _room(folder: Path, existing: Path) -> tuple[bool, str, str]:

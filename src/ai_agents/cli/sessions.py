@@ -16,7 +16,20 @@ if TYPE_CHECKING:
     from ai_agents.telemetry.data_store import TelemetryDataStore
     from ai_agents.telemetry.types import TelemetrySession
 
-_ID = 38
+_COLUMNS = (
+    ("SESSION", 38),
+    ("STARTED", 18),
+    ("TIME", 10),
+    ("TASKS", 7),
+    ("CALLS", 7),
+    ("TOKENS", 12),
+    ("COST", 11),
+)
+_LESS_WANTED = ("TOKENS", "COST", "TIME", "STARTED", "CALLS", "TASKS")
+"""Columns, the last of which is the first to be left out where there is no room."""
+
+_NARROWEST_ID = 16
+
 _folder = click.option(
     "--dir", "folder", type=click.Path(path_type=Path), help="Folder of the sessions instead of the user's own."
 )
@@ -28,20 +41,22 @@ def command() -> None:
 
 
 @command.command("ls")
-@click.option("-n", "--limit", default=20, show_default=True, help="How many, the newest first.")
+@click.option(
+    "-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many, the newest first."
+)
 @_folder
 def list_sessions(limit: int, folder: Path | None) -> None:
     """List sessions, newest first."""
-    from agentlightning.cli.terminal import fit, show, style  # noqa: PLC0415 - only where something is shown
+    from agentlightning.cli.terminal import show, style  # noqa: PLC0415 - only where something is shown
 
     store = _open(folder)
-    titles = f"{'STARTED':<17}{'TIME':>9}{'TASKS':>7}{'CALLS':>7}{'TOKENS':>11}{'COST':>11}"
-    lines = [style(f"{fit('SESSION', _ID)} {titles}", bold=True)]
-    for session_id in reversed(store.get_session_ids()[-max(0, limit) :]):
-        session = store.get_session_data(session_id)
-        if session is not None:
-            lines.append(_row(session))
+    found = [store.get_session_data(session_id) for session_id in reversed(store.get_session_ids()[-limit:])]
+    shown = _columns()
+    lines = [style(_cells({name: name for name, _ in _COLUMNS}, shown), bold=True)]
+    lines += [_cells(_row(session), shown) for session in found if session is not None]
     show(lines)
+    if len(lines) == 1:
+        click.echo(f"no sessions in {store.storage_dir}", err=True)
 
 
 @command.command("show")
@@ -104,7 +119,7 @@ def compare_sessions(one: str, other: str, folder: Path | None) -> None:
     rows = compare(_find(store, one), _find(store, other))
     click.echo(f"{'':<18} {one[:14]:>14} {other[:14]:>14} {'change':>9}")
     for name, left, right in rows:
-        change = f"{(right - left) / left:+.0%}" if left and right is not None else ""
+        change = f"{(right - left) / left:+.0%}" if left and right is not None and right != left else ""
         click.echo(f"{_label(name):<18} {_figure(name, left):>14} {_figure(name, right):>14} {change:>9}".rstrip())
 
 
@@ -141,6 +156,8 @@ def _open(folder: Path | None) -> TelemetryDataStore:
     from ai_agents.telemetry.folder import default_folder  # noqa: PLC0415 - see above
 
     wanted = folder or default_folder()
+    if wanted.exists() and not wanted.is_dir():
+        raise click.ClickException(f"{wanted} is no folder")  # noqa: EM102, TRY003 - of click
     if not wanted.is_dir():
         raise click.ClickException(f"there are no sessions: {wanted} is not there")  # noqa: EM102, TRY003 - of click
     return TelemetryDataStore(wanted)
@@ -152,7 +169,11 @@ def _find(store: TelemetryDataStore, text: str) -> TelemetrySession:
     matches = ids[-1:] if text == "latest" else [name for name in ids if name == text] or _beginning(ids, text)
     session = store.get_session_data(matches[0]) if len(matches) == 1 else None
     if session is None:
-        what = f"{len(matches)} sessions begin with {text!r}" if len(matches) > 1 else f"there is no session {text!r}"
+        what = f"there is no session {text!r}"
+        if len(matches) > 1:
+            what = f"{len(matches)} sessions begin with {text!r}"
+        elif matches:
+            what = f"the file of session {matches[0]!r} is damaged and was put aside"
         raise click.ClickException(f"{what}; 'agl sessions ls' lists them")  # noqa: EM102, TRY003 - of click
     return session
 
@@ -161,14 +182,41 @@ def _beginning(ids: list[str], text: str) -> list[str]:
     return [name for name in ids if name.startswith(text)]
 
 
-def _row(session: TelemetrySession) -> str:
-    from agentlightning.cli.terminal import fit, safe  # noqa: PLC0415 - only where something is shown
+def _columns() -> list[tuple[str, int]]:
+    """Return the columns that there is room for, the first of them with what is left by the others."""
+    from agentlightning.cli.terminal import width  # noqa: PLC0415 - only where something is shown
+
+    shown = list(_COLUMNS)
+    # A whole id is worth more than any column but the last three; in a narrow place its beginning has to do.
+    for least, narrowest in ((3, _COLUMNS[0][1]), (2, _NARROWEST_ID)):
+        while len(shown) > least and narrowest + sum(size for _, size in shown[1:]) > width():
+            shown.remove(max(shown[1:], key=lambda column: _LESS_WANTED.index(column[0])))
+    room = width() - sum(size for _, size in shown[1:])
+    return [(shown[0][0], max(8, min(shown[0][1], room))), *shown[1:]]
+
+
+def _cells(values: dict[str, str], shown: list[tuple[str, int]]) -> str:
+    from agentlightning.cli.terminal import fit  # noqa: PLC0415 - only where something is shown
+
+    (name, columns), *others = shown
+    figures = "".join(f"{values[title]:>{size}}" for title, size in others)
+    return (fit(values[name], columns) + figures).rstrip()
+
+
+def _row(session: TelemetrySession) -> dict[str, str]:
+    from agentlightning.cli.terminal import safe  # noqa: PLC0415 - only where something is shown
     from ai_agents.telemetry.analysis import dollars, figures  # noqa: PLC0415 - see above
 
     own = figures(session)
-    started = f"{session.start_time.astimezone():%Y-%m-%d %H:%M}"
-    cells = f"{started:<17}{own.duration_s:>8.1f}s{own.tasks:>7,}{own.llm_calls:>7,}{own.total_tokens:>11,}"
-    return f"{fit(safe(session.session_id), _ID)} {cells}{dollars(own.cost_usd):>11}"
+    return {
+        "SESSION": safe(session.session_id),
+        "STARTED": f"{session.start_time.astimezone():%Y-%m-%d %H:%M}",
+        "TIME": f"{own.duration_s:.1f}s",
+        "TASKS": f"{own.tasks:,}",
+        "CALLS": f"{own.llm_calls:,}",
+        "TOKENS": f"{own.total_tokens:,}",
+        "COST": dollars(own.cost_usd),
+    }
 
 
 def _shown(own: SessionFigures) -> Iterator[tuple[str, str]]:
@@ -195,7 +243,7 @@ def _write(session: TelemetrySession, output: Path) -> None:
         ".json": lambda: output.write_text(session.to_json(), encoding="utf-8"),
         ".csv": lambda: _write_csv(session, output),
     }
-    writers.get(output.suffix, lambda: write_chart(session, output))()
+    writers.get(output.suffix.lower(), lambda: write_chart(session, output))()
 
 
 def _write_csv(session: TelemetrySession, output: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ai_agents.telemetry.advice import give_advice
+from ai_agents.telemetry.loose import aware
 from ai_agents.telemetry.types import TaskStatus
 
 if TYPE_CHECKING:
@@ -124,11 +125,22 @@ def performance_lines(session: TelemetrySession) -> Iterator[str]:
     yield f"Total time: {session.total_duration:.2f} s"
     for task in session.tasks:
         yield f"Task {task.task_id} ({task.status.value}): {_seconds(task.duration)}"
-        for agent in task.agents:
+        for agent in sorted(task.agents, key=lambda agent: aware(agent.start_time)):
             calls = len(agent.llm_calls)
             yield f"  {agent.agent_name} ({agent.agent_type.value}): {_seconds(agent.duration)}, {calls} model calls"
-            yield from (f"    tool {tool.tool_name}: {_seconds(tool.duration)}" for tool in agent.tools_used)
-        yield from (f"  tool {tool.tool_name}: {_seconds(tool.duration)}" for tool in task.tools)
+            yield from (f"    {line}" for line in _tool_lines(agent.tools_used))
+        yield from (f"  {line}" for line in _tool_lines(task.tools))
+
+
+def _tool_lines(uses: list[ToolExecution]) -> Iterator[str]:
+    """Yield a line for each tool, in the order of their first uses."""
+    by_name: dict[str, list[ToolExecution]] = {}
+    for use in uses:
+        by_name.setdefault(use.tool_name, []).append(use)
+    for name, same in by_name.items():
+        ended = [use.duration for use in same if use.duration is not None]
+        seconds = _seconds(sum(ended) if ended else None)
+        yield f"tool {name}: {seconds}" + (f" in {len(same):,} uses" if len(same) > 1 else "")
 
 
 def export_session_data(session_id: str, output_file: str | Path) -> bool:

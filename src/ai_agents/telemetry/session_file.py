@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from agentlightning.pipeline.redaction import Redactor
 from ai_agents.telemetry.book import add_up, end_record
+from ai_agents.telemetry.loose import EPOCH, aware
 from ai_agents.telemetry.types import TaskStatus, TelemetrySession
 
 if TYPE_CHECKING:
@@ -71,7 +72,9 @@ def _end_as_partial(session: TelemetrySession, end: datetime) -> None:
 
 
 def _end_task(task: TaskExecution, end: datetime) -> None:
-    task.end_time = end
+    task.end_time = (
+        end if aware(task.start_time) > EPOCH else task.start_time
+    )  # a start that was not written: no duration
     task.status = TaskStatus.PARTIAL
 
 
