@@ -45,7 +45,7 @@ def replace_exporters(patches: Patches, *, stay: bool) -> None:
     for name in ("AuthenticatedOTLPExporter", "OTLPSpanExporter"):
         if name in vars(core):
             patches.replace(core, name, span_exporter(stay=stay))
-    patches.replace(core, "OTLPMetricExporter", _metric_exporter(core.OTLPMetricExporter, stay=stay))
+    patches.replace(core, "OTLPMetricExporter", metric_exporter(core.OTLPMetricExporter, stay=stay))
 
 
 def span_exporter(*, stay: bool) -> type:
@@ -107,7 +107,8 @@ def _bearer(jwt: str | None, provider: Callable[[], str | None] | None) -> Calla
     return authorize
 
 
-def _metric_exporter(base: Any, *, stay: bool) -> type:  # noqa: ANN401 - a class
+def metric_exporter(base: Any, *, stay: bool) -> type:  # noqa: ANN401 - a class
+    """Return a subclass of *base* that with *stay* sends nothing beyond this machine."""
     results: Any = importlib.import_module("opentelemetry.sdk.metrics.export").MetricExportResult
 
     class OTLPMetricExporter(base):

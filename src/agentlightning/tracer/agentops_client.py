@@ -18,6 +18,7 @@ from opentelemetry import trace as trace_api
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 
 from agentlightning._internal.guard import guard
+from agentlightning.instrumentation.agentops_transport import metric_exporter
 from agentlightning.tracer.provider import MAX_ATTRIBUTES, LightningTracerProvider, get_provider, providers
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class ManagedClient:
         self._set_environment({**{name: os.environ.get(name, value) for name, value in quiet.items()}, **variables})
         self._remember()
         try:
-            with _provider_of_ours():
+            with _parts_of_ours():
                 importlib.import_module("agentops").init(auto_start_session=False)
         except Exception as error:  # noqa: BLE001 - the SDK raises its own and bare exceptions; the program goes on
             log.warning("the AgentOps client cannot be initialised (%s)", type(error).__name__)
@@ -148,10 +149,14 @@ class ManagedClient:
 
 
 @contextmanager
-def _provider_of_ours() -> Generator[None]:
-    """Let the SDK make a provider whose root spans share the trace of their rollout, and that drops no attributes."""
+def _parts_of_ours() -> Generator[None]:
+    """Let the SDK make a provider whose root spans share the trace of their rollout, and that drops no attributes.
+
+    And an exporter of metrics that stays on this machine: no variable sets its address.
+    """
     core: Any = importlib.import_module("agentops.sdk.core")
-    own, original = get_provider(), core.TracerProvider
+    own, original, metrics = get_provider(), core.TracerProvider, core.OTLPMetricExporter
+    core.OTLPMetricExporter = metric_exporter(metrics, stay=True)
     if isinstance(own, LightningTracerProvider):
 
         class RolloutProvider(original):
@@ -163,7 +168,7 @@ def _provider_of_ours() -> Generator[None]:
     try:
         yield
     finally:
-        core.TracerProvider = original
+        core.TracerProvider, core.OTLPMetricExporter = original, metrics
 
 
 def _reset_client() -> None:

@@ -1,7 +1,7 @@
 """A plain, a raw and a streamed call, for servers with token ids in other places."""
 
 # Only the environment of the tests has the SDK.
-# pyright: basic, reportMissingImports=false, reportAttributeAccessIssue=false
+# pyright: basic, reportMissingImports=false, reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
 
 import os
 

@@ -1,7 +1,7 @@
 """An ordinary program of the SDK that knows nothing of us: every form of a call, tools, errors, decorators."""
 
 # Only the environment of the tests has the SDK.
-# pyright: basic, reportMissingImports=false, reportAttributeAccessIssue=false
+# pyright: basic, reportMissingImports=false, reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
 
 import asyncio
 import gc
