@@ -7,12 +7,14 @@ bounded: a client that sends faster than the disk takes gets 503 and ``Retry-Aft
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from agentlightning.server.access import required_scope
 from agentlightning.store import wire
 
 if TYPE_CHECKING:
@@ -29,6 +31,9 @@ audit: Final = logging.getLogger("agentlightning.audit")
 """One line of JSON for each refusal and for each deletion: who, what, why; never content."""
 
 _CONTENT_TYPES = frozenset({wire.JSON, wire.MSGPACK, wire.PROTOBUF})
+_LARGE_BYTES, _LARGE_AT_ONCE = 2**18, 2
+"""Requests that write with a body of this size or more, and how many of them are read and written at once: one is
+decoded while the other waits for the disk."""
 _GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
 
 
@@ -38,7 +43,7 @@ class GateLimits:
 
     body_bytes: int = 20 * 2**20
     """Largest body, measured after inflation."""
-    waiting_bytes: int = 128 * 2**20
+    waiting_bytes: int = 64 * 2**20
     """Bodies of all requests that are under way together."""
     body_timeout_s: float = 30.0
     """Longest time for a body to arrive."""
@@ -60,6 +65,8 @@ class Gate:
         self._app = app
         self._rules = rules
         self._limits = limits or GateLimits()
+        # Spans take several times the room of their body: but for these few, requests wait as bytes.
+        self._turns = asyncio.Semaphore(_LARGE_AT_ONCE)
         self.waiting_bytes = 0
         self.refused = 0
         """Requests that were refused, for ``/metrics``."""
@@ -74,13 +81,17 @@ class Gate:
                 return
             await self._app(scope, receive, send)
             return
-        taken = 0
+        room = _Room(self)
+        try:
+            await self._serve(scope, receive, send, room)
+        finally:
+            self.waiting_bytes -= room.taken
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, room: _Room) -> None:
         try:
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
             self._check(scope, headers)
-            body = await asyncio.wait_for(self._read(headers, receive), self._limits.body_timeout_s)
-            taken = len(body)
-            self._take(taken)
+            body = await asyncio.wait_for(self._read(headers, receive, room), self._limits.body_timeout_s)
         except _RefusedError as error:
             await self._refuse(scope, send, error)
             return
@@ -89,22 +100,26 @@ class Gate:
             return
         # Not a header: a client could send one.
         scope["agentlightning.project"] = self._rules.project_of(headers)
-        try:
+        is_small = len(body) < _LARGE_BYTES or required_scope(scope["method"], scope["path"]) == "read"
+        async with contextlib.nullcontext() if is_small else self._turns:
             await self._app(_with_plain_body(scope), _replay(body, receive), send)
-        finally:
-            self.waiting_bytes -= taken
 
     def _check(self, scope: Scope, headers: dict[str, str]) -> None:
         refusal = self._rules.check(scope["method"], scope["path"], headers)
         if refusal is not None:
             raise _RefusedError(refusal.status, refusal.reason)
 
-    def _take(self, count: int) -> None:
-        if self.waiting_bytes and self.waiting_bytes + count > self._limits.waiting_bytes:
-            raise _RefusedError(503, "too much is waiting for the disk", retry_after_s=1)
-        self.waiting_bytes += count
+    def has_room(self, taken: int, count: int) -> bool:
+        """Tell whether a request that has *taken* so many bytes may take *count* more; a single one always may.
 
-    async def _read(self, headers: dict[str, str], receive: Receive) -> bytes:
+        The last part of the room is for small requests: large ones that arrive slowly do not keep them out.
+        """
+        bound = self._limits.waiting_bytes
+        if taken + count > _LARGE_BYTES:
+            bound -= bound // 4
+        return self.waiting_bytes == taken or self.waiting_bytes + count <= bound
+
+    async def _read(self, headers: dict[str, str], receive: Receive, room: _Room) -> bytes:
         content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         encoding = headers.get("content-encoding", "identity").strip().lower()
         if encoding not in {"identity", "gzip", "deflate"}:
@@ -112,7 +127,9 @@ class Gate:
         announced = headers.get("content-length", "0")
         if announced.isdigit() and int(announced) > self._limits.body_bytes:
             raise self._too_large()
-        inflate = _Inflate(encoding, self._limits.body_bytes)
+        # Before it is read: else many would be read in part, and none to its end.
+        room.reserve(int(announced) if announced.isdigit() else 0)
+        inflate = _Inflate(encoding, self._limits.body_bytes, room)
         checksum, size = 0, 0
         more = True
         while more:
@@ -160,10 +177,37 @@ def write_audit(event: str, *fields: object) -> None:
     audit.warning("%s", json.dumps([event, *fields]))
 
 
+class _Room:
+    """What one request takes of the bytes that may wait, counted as they arrive."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._arrived = 0
+        self.taken = 0
+
+    def reserve(self, count: int) -> None:
+        """Take *count* bytes for what was announced.
+
+        Raises:
+            _RefusedError: Too much is waiting.
+        """
+        if not self._gate.has_room(self.taken, count):
+            raise _RefusedError(503, "too much is waiting for the disk", retry_after_s=1)
+        self._gate.waiting_bytes += count
+        self.taken += count
+
+    def take(self, count: int) -> None:
+        """Note that *count* bytes have arrived, inflated; errors as in ``reserve``."""
+        self._arrived += count
+        if self._arrived > self.taken:
+            self.reserve(self._arrived - self.taken)
+
+
 class _Inflate:
     """Collects a body, inflated, up to a bound; reads every member of a gzip body."""
 
-    def __init__(self, encoding: str, limit: int) -> None:
+    def __init__(self, encoding: str, limit: int, room: _Room) -> None:
+        self._room = room
         self._parts: list[bytes] = []
         self._size = 0
         self._limit = limit
@@ -193,6 +237,7 @@ class _Inflate:
         return True
 
     def _keep(self, part: bytes) -> bool:
+        self._room.take(len(part))
         self._size += len(part)
         self._parts.append(part)
         return self._size <= self._limit

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
+import gc
 import os
 import socket
 import ssl
@@ -89,6 +92,14 @@ def make_config(app: App, options: ServerOptions) -> uvicorn.Config:
     )
 
 
+def _settle_memory() -> None:
+    """Give back what only the start needed, and let the garbage collector leave alone what stays for good."""
+    gc.collect()
+    gc.freeze()
+    with contextlib.suppress(OSError, AttributeError):  # a C library without it
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def _check_certificate(options: ServerOptions) -> None:
     if options.tls_cert is None:
         return
@@ -134,6 +145,7 @@ def run_server(store: LightningStore, options: ServerOptions, announce: Callable
     """
     server = make_server(store, options)
     listener = bind(options)
+    _settle_memory()
     announce(base_url(options, listener.getsockname()[1]))
     with listener:
         server.run([listener])
