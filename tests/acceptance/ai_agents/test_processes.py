@@ -62,7 +62,7 @@ def test_session_under_agl(server: ModelServer, project: Path, isolated: Path) -
 
 
 def test_importing_the_framework_is_enough(server: ModelServer, project: Path, isolated: Path) -> None:
-    """Importing any part of the framework records every agent of smolagents, before and after the import of that."""
+    """Importing any part of the framework records every agent of smolagents, made before or after (B1)."""
     for code in (
         "import ai_agents.micro_agents\n" + AGENT,
         AGENT.replace("\nagent", "\nimport ai_agents.micro_agents\nagent"),
@@ -75,7 +75,7 @@ def test_importing_the_framework_is_enough(server: ModelServer, project: Path, i
 
 
 def test_framework_under_agl_counts_once(server: ModelServer, project: Path, isolated: Path) -> None:
-    """Under ``agl run`` an agent of the framework is one run in the file, and its spans are the run's."""
+    """Under ``agl run`` an agent of the framework is one run in the file, and its spans are the run's (B6)."""
     command = ("-m", "ai_agents", "run", "--agent", "search", "--task", "Find it", str(project))
     answer = run("-m", "agentlightning.cli", "run", sys.executable, *command)
     assert answer.returncode == 0, answer.stderr
@@ -243,7 +243,7 @@ def test_command_lines(server: ModelServer, project: Path, isolated: Path) -> No
 
 
 def test_session_is_in_the_store(server: ModelServer, project: Path) -> None:
-    """Outside ``agl run`` a task of an agent is a rollout, which ``agl show`` has."""
+    """Outside ``agl run`` a task of an agent is a rollout, which ``agl show`` has (O19)."""
     code = """
         from ai_agents.micro_agents import SearchAgent
         from ai_agents.telemetry import TelemetryManager
@@ -279,7 +279,8 @@ def test_switched_off_writes_nothing(server: ModelServer, project: Path, isolate
         "print(SearchAgent().run('Find it'))\n"
         "TelemetryManager.get_instance().flush_data()\n"
         "import threading, smolagents\n"
-        "print([thread.name for thread in threading.enumerate() if 'agl' in thread.name or 'ai-agents' in thread.name])\n"
+        "names = [thread.name for thread in threading.enumerate()]\n"
+        "print([name for name in names if 'agl' in name or 'agentlightning' in name or 'ai-agents' in name])\n"
         "print(hasattr(smolagents.MultiStepAgent.run, '__wrapped__'))\n"
     ).format(off=how == "disable_telemetry")
     more = {"AGL_ENABLED": "0"} if how == "AGL_ENABLED" else {}
@@ -306,3 +307,37 @@ def test_demonstration(isolated: Path, project: Path) -> None:
     assert {"browse_directory", "file_reader", "text_grep"} <= tools
     shown = run("-m", "agentlightning.cli", "show", "latest").stdout
     assert "Explain the architecture" in shown
+
+
+def test_nothing_leaves_the_process(project: Path, isolated: Path) -> None:
+    """A session that ends is a file, and nothing is sent anywhere (B23)."""
+    code = """
+        import socket
+        def refuse(*_): raise AssertionError("a connection")
+        socket.socket.connect = socket.socket.connect_ex = socket.socket.sendto = refuse
+        socket.create_connection = socket.getaddrinfo = refuse
+        from ai_agents.telemetry import TelemetryManager, get_error_handler
+        manager = TelemetryManager.get_instance()
+        manager.get_collector().record_llm_call(model="gpt-4o-mini", prompt_tokens=10, duration=1.0)
+        manager.finalize_current_session()
+        manager.shutdown()
+        print(len(get_error_handler().get_error_summary()))
+    """
+    answer = run(*program(code))
+    assert (answer.stdout, answer.stderr) == ("0\n", "")
+    assert len(sessions(isolated)) == 1
+
+
+def test_needs_no_more_than_it_says(project: Path, isolated: Path) -> None:
+    """The framework works where fcntl is missing, as on Windows, and loads no litellm or Langfuse (B16, B25)."""
+    code = """
+        import sys
+        sys.modules["fcntl"] = sys.modules["litellm"] = sys.modules["langfuse"] = None
+        import ai_agents.micro_agents, ai_agents.supervisor_agents, ai_agents.lib.tracing
+        from ai_agents.telemetry import TelemetryManager
+        TelemetryManager.get_instance().get_collector().record_tool_usage("x", 1.0)
+        TelemetryManager.get_instance().shutdown()
+    """
+    answer = run(*program(code))
+    assert answer.returncode == 0, answer.stderr
+    assert len(sessions(isolated)) == 1

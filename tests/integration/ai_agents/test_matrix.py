@@ -204,7 +204,7 @@ def described(agent: AgentExecution) -> tuple[str, int, list[str], str]:
 
 @pytest.mark.parametrize("name", CASES)
 def test_result_is_the_same_and_the_records_are_right(name: str, kit: Any) -> None:
-    """With telemetry a run gives what it gives without, each call is recorded once, no context is left (O1-O14)."""
+    """With telemetry a run gives what it gives without, each call is recorded once, no context is left."""
     case = CASES[name]
     bare = outcome(case.run, kit)
     TelemetryManager.get_instance().initialize()
@@ -269,7 +269,7 @@ def test_class_defined_later_is_recorded(kit: Any) -> None:
 
 
 def test_call_of_another_library_counts_once(kit: Any) -> None:
-    """A call that the model of smolagents makes by the OpenAI client, which writes spans itself, is one call."""
+    """A call that the model of smolagents makes by the OpenAI client, which writes spans itself, is one call (B4)."""
     from smolagents import OpenAIServerModel
 
     from agentlightning.testing import AgentRule, ModelServer

@@ -6,6 +6,7 @@ import threading
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock, patch
 
 import pytest
 
@@ -218,3 +219,21 @@ def test_new_agent_is_strict_and_tidy() -> None:
     assert set(agent.tools) == {"file_search", "double", "final_answer"}
     with pytest.raises(ValueError, match="needs a name"):
         new_agent(tools, model=model, enable_sub_task_tracking=True)
+
+
+@pytest.mark.parametrize("kind", ["tool_call", "code_act"])
+def test_memory_instruction_reaches_the_model(kind: str) -> None:
+    """What an agent shall remember is in front of every task, whichever way it calls its tools (B9)."""
+
+    class Reader(BaseMicroAgent):
+        tool_call_type = kind
+
+    agent = Reader(model=object())
+    asked: list[str] = []
+    inner = Mock()
+    inner.run = asked.append
+    with patch.object(Reader, "_make_agent", return_value=inner):
+        agent.inject_memory_instruction("first")
+        agent.inject_memory_instruction("use tabs")
+        agent.run("Do it")
+    assert asked == ["<memory_instruction>\nuse tabs\n</memory_instruction>\n\nDo it"]

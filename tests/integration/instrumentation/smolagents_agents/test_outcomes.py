@@ -45,7 +45,7 @@ def both(instrumentor: SmolagentsInstrumentor, work: Any) -> tuple[Any, Any]:
 
 
 def test_a_failing_model_fails_the_run(kit: Any, instrumented: SmolagentsInstrumentor, spans: Any) -> None:
-    """Model call and run are errors, the caller gets smolagents' error, and the next run is a trace of its own."""
+    """Model call and run are errors, the caller gets smolagents' error, and the next run is a trace of its own (O2)."""
     error = ConnectionError("no model")
     traced, bare = both(instrumented, lambda: kit.coder(error).run("x"))
     assert type(traced) is type(bare)
@@ -57,7 +57,7 @@ def test_a_failing_model_fails_the_run(kit: Any, instrumented: SmolagentsInstrum
 
 
 def test_a_failing_tool_is_an_error_and_the_run_goes_on(kit: Any, spans: Any) -> None:
-    """The tool's span has the exception; the agent sees it and goes on."""
+    """The tool's span has the exception; the agent sees it and goes on (O11)."""
     wanted = kit.calls(("fail", {"reason": "broken"})), kit.calls(("final_answer", {"answer": "x"}))
     assert kit.caller(*wanted).run("x") == "x"
     assert statuses(spans)["fail"] is StatusCode.ERROR
@@ -67,7 +67,7 @@ def test_a_failing_tool_is_an_error_and_the_run_goes_on(kit: Any, spans: Any) ->
 
 
 def test_a_failing_managed_agent_is_an_error_inside(kit: Any, spans: Any) -> None:
-    """The managed run is an error under its manager, which goes on."""
+    """The managed run is an error under its manager, which goes on (O2)."""
     helper = kit.coder(ConnectionError("no model"), name="helper", description="Helps.")
     agent = kit.coder(kit.code("helper(task='x')"), kit.code(ANSWER), managed_agents=[helper])
     assert agent.run("x") == 3
@@ -105,7 +105,7 @@ def test_the_limit_of_steps_is_noted(kit: Any, spans: Any, read: Any) -> None:
 
 
 def test_a_streamed_run_is_one_tree(kit: Any, instrumented: SmolagentsInstrumentor, spans: Any, read: Any) -> None:
-    """``run(stream=True)`` yields the same items from a generator, and ends its span with the answer."""
+    """``run(stream=True)`` yields the same items from a generator, and ends its span with the answer (O9)."""
     generator = kit.coder(kit.code(ANSWER)).run("x", stream=True)
     assert inspect.isgenerator(generator)
     items = [type(item).__name__ for item in generator]
@@ -116,7 +116,7 @@ def test_a_streamed_run_is_one_tree(kit: Any, instrumented: SmolagentsInstrument
 
 
 def test_a_streamed_run_leaves_the_readers_context_alone(kit: Any, spans: Any) -> None:
-    """Between two items the reader's own spans are not part of the run."""
+    """Between two items the reader's own spans are not part of the run (O7)."""
     tracer = spans.provider.get_tracer("test")
     for _ in kit.coder(kit.code("x = 1"), kit.code(ANSWER)).run("x", stream=True):
         assert trace.get_current_span() is trace.INVALID_SPAN
@@ -127,7 +127,7 @@ def test_a_streamed_run_leaves_the_readers_context_alone(kit: Any, spans: Any) -
 
 
 def test_a_streamed_run_that_is_left_ends(kit: Any, instrumented: SmolagentsInstrumentor, spans: Any) -> None:
-    """Closing the generator ends the span, marked and without an error, and raises what smolagents raises."""
+    """Closing the generator ends the span, marked and without an error, and raises what smolagents raises (O3)."""
 
     def work() -> None:
         generator = kit.coder(kit.code("x = 1"), kit.code(ANSWER)).run("x", stream=True)
@@ -144,14 +144,14 @@ def test_a_streamed_run_that_is_left_ends(kit: Any, instrumented: SmolagentsInst
 
 
 def test_a_streamed_run_that_fails_is_an_error(kit: Any, spans: Any) -> None:
-    """The error of the model comes out of the generator and is on the span."""
+    """The error of the model comes out of the generator and is on the span (O8)."""
     with pytest.raises(AgentError):
         list(kit.coder(ConnectionError("no model")).run("x", stream=True))
     assert statuses(spans)["CodeAgent.run"] is StatusCode.ERROR
 
 
 def test_a_streamed_run_that_nobody_reads_leaves_nothing(kit: Any, spans: Any) -> None:
-    """A generator that is never started has no span and no effect on the next run."""
+    """A generator that is never started has no span and no effect on the next run (O4)."""
     generator = kit.coder(kit.code(ANSWER)).run("x", stream=True)
     assert spans.all() == []
     del generator
@@ -162,7 +162,7 @@ def test_a_streamed_run_that_nobody_reads_leaves_nothing(kit: Any, spans: Any) -
 
 
 def test_interleaved_streamed_runs_stay_apart(kit: Any, spans: Any) -> None:
-    """Two runs that are read in turns are two trees, with everything where it belongs."""
+    """Two runs that are read in turns are two trees, with everything where it belongs (O6)."""
     steps = kit.code("add(1, 2)"), kit.code(ANSWER)
     one, two = (kit.coder(*steps, name=name, description="d").run("x", stream=True) for name in ("one", "two"))
     for _ in zip(one, two, strict=False):
@@ -178,7 +178,7 @@ def test_interleaved_streamed_runs_stay_apart(kit: Any, spans: Any) -> None:
 
 
 def test_a_streamed_run_may_be_read_in_another_thread(kit: Any, spans: Any) -> None:
-    """The parent is where the run was asked for, and nothing is left in either thread."""
+    """The parent is where the run was asked for, and nothing is left in either thread (O5)."""
     with spans.provider.get_tracer("test").start_as_current_span("caller"):
         generator = kit.coder(kit.code(ANSWER)).run("x", stream=True)
     thread = threading.Thread(target=list, args=(generator,))
@@ -223,7 +223,7 @@ def snapshot() -> dict[tuple[Any, str], object]:
 
 
 def test_uninstrumenting_restores_exactly(kit: Any, instrumented: SmolagentsInstrumentor, spans: Any) -> None:
-    """Every attribute of the library's classes is the same object as before, and added ones are gone."""
+    """Every attribute of the library's classes is the same object as before, and added ones are gone (O15)."""
     gc.collect()
     instrumented.uninstrument()
     before = snapshot()

@@ -47,7 +47,7 @@ def test_a_run_is_one_tree(kit: Any, spans: Any, read: Any) -> None:
 
 
 def test_an_agent_that_calls_tools(kit: Any, spans: Any, read: Any) -> None:
-    """A tool-calling agent gives the same tree, and its tool calls are on the model's message."""
+    """A tool-calling agent gives the same tree, and its tool calls are on the model's message (O13)."""
     agent = kit.caller(kit.calls(("add", {"a": 1, "b": 2})), kit.calls(("final_answer", {"answer": "three"})))
     assert agent.run("add") == "three"
     assert spans.tree() == [
@@ -101,7 +101,7 @@ def test_a_model_that_calls_its_parent_counts_once(kit: Any, spans: Any) -> None
 
 
 def test_classes_defined_later_are_recorded(kit: Any, spans: Any) -> None:
-    """Models, tools and agents whose class is made after instrumenting are seen as well."""
+    """Models, tools and agents whose class is made after instrumenting are seen as well (O1, O12, B4)."""
 
     class Later(kit.Scripted):
         def generate(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
@@ -138,7 +138,7 @@ def test_an_agent_that_overrides_run_without_its_parent_is_recorded(spans: Any, 
 
 
 def test_missing_usage_stays_missing(kit: Any, spans: Any, read: Any) -> None:
-    """A model that reports no tokens has no counts, and the run works as without us."""
+    """A model that reports no tokens has no counts, and the run works as without us (O14)."""
     model = kit.Scripted(kit.code(ANSWER), usage=False)
     assert kit.coder(model=model).run("x") == 3
     assert not [key for key in read(spans, "Scripted.generate") if key.startswith("llm.token_count")]
@@ -156,7 +156,7 @@ def test_a_streaming_model_is_put_together(kit: Any, spans: Any, read: Any) -> N
 
 
 def test_planning_is_inside_the_run(kit: Any, spans: Any) -> None:
-    """A planning step is a span under the run, with the model call that makes the plan."""
+    """A planning step is a span under the run, with the model call that makes the plan (O10, O19)."""
     agent = kit.coder("a plan", kit.code(ANSWER), planning_interval=1)
     if not hasattr(agent, "_generate_planning_step"):
         pytest.skip("newer releases plan this way")
@@ -201,7 +201,7 @@ def test_runs_in_threads_are_trees_of_their_own(kit: Any, spans: Any) -> None:
 
 
 def test_a_long_conversation_keeps_its_head_within_a_providers_limit(kit: Any, spans: Any, read: Any) -> None:
-    """Where the provider limits attributes, all messages go into one, and nothing is dropped."""
+    """Where the provider limits attributes, all messages go into one, and nothing is dropped (O16)."""
     messages = [{"role": "user", "content": [{"type": "text", "text": f"message {number}"}]} for number in range(200)]
     kit.Scripted("hi").generate(messages)
     found = read(spans, "Scripted.generate")
@@ -209,3 +209,31 @@ def test_a_long_conversation_keeps_its_head_within_a_providers_limit(kit: Any, s
     assert "message 199" in found[semconv.INPUT_VALUE]
     assert found["llm.token_count.prompt"] == 100
     assert spans.one().dropped_attributes == 0
+
+
+def test_each_run_has_its_own_task(kit: Any, spans: Any) -> None:
+    """A second run of an agent carries its own task, and the first one has its own too (O17)."""
+    agent = kit.coder(kit.code(ANSWER), kit.code(ANSWER))
+    agent.run("first")
+    agent.run("second")
+    tasks = [span.attributes["input.value"] for span in spans.all() if span.name == "CodeAgent.run"]
+    assert tasks == ["first", "second"]
+
+
+def test_odd_models_and_messages_are_recorded(kit: Any, spans: Any) -> None:
+    """A model without a name, and messages with an image or of a form of their own, are recorded and work (O18)."""
+
+    class Picture:
+        def __repr__(self) -> str:
+            return "a picture"
+
+    model = kit.Scripted("hello", "again")
+    del model.model_id
+    content = [{"type": "image", "image": Picture()}, {"type": "text", "text": "what is it?"}]
+    assert model.generate([{"role": "user", "content": content}]).content == "hello"
+    assert model.generate([42, object(), None]).content == "again"
+    first, second = spans.all()
+    assert first.name == second.name == "Scripted.generate"
+    assert "llm.model_name" not in first.attributes
+    assert "what is it?" in str(dict(first.attributes))
+    assert first.attributes["llm.token_count.prompt"] == 100
