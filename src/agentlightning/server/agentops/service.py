@@ -133,7 +133,10 @@ class Credentials:
             )
             raise StoreUnavailableError(msg) from None
         if answer.status_code in _REFUSED:
-            msg = f"AgentOps refuses the API key (status {answer.status_code}): look at AGL_AGENTOPS_API_KEY"
+            msg = (
+                f"{self._service.endpoint} refuses the API key (status {answer.status_code}): "
+                "look at AGL_AGENTOPS_API_KEY"
+            )
             raise AccessError(msg)
         if answer.status_code >= _BUSY or answer.status_code == 429:  # noqa: PLR2004 - too many requests
             msg = f"{self._service.endpoint} fails now (status {answer.status_code}): spans wait here"
