@@ -52,4 +52,5 @@ def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     values = vars(settings)["_values"]  # what an earlier test configured or used
     monkeypatch.setattr(values, "configured", {})
     monkeypatch.setattr(values, "used", {})
+    settings.renew()
     return home

@@ -338,6 +338,7 @@ class _Values:
         """Values that were asked for already; reading the environment costs more than emitting a reward."""
         self.derived: dict[str, tuple[dict[str, Any], int, Any]] = {}
         self.changes = 0
+        self.on_change: list[Callable[[], object]] = []
         self.handler: logging.Handler | None = None
 
 
@@ -374,13 +375,24 @@ def derive(name: str, make: Callable[[], D]) -> D:
 
 def renew() -> None:
     """Make everything anew that ``derive`` keeps, the next time it is asked for."""
+    _changed()
+
+
+def on_change(call: Callable[[], object]) -> None:
+    """Call *call* whenever a setting may have changed; it must be quick and raise nothing."""
+    _values.on_change.append(call)
+
+
+def _changed() -> None:
     _values.changes += 1
+    for call in _values.on_change:
+        call()
 
 
 def forget() -> None:
     """Read the environment anew: after it was changed on purpose, in a child process or in a test."""
     _values.used.clear()
-    _values.changes += 1
+    _changed()
 
 
 def lookup(setting: Setting[T]) -> tuple[T, str]:
@@ -418,7 +430,7 @@ def configure(**values: object) -> None:
         _values.configured.update(checked)
         for name in checked:
             _values.used.pop(table[name].variable, None)
-        _values.changes += 1
+        _changed()
     if LOG_LEVEL.name in checked:
         apply_log_level()
 

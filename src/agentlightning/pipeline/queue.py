@@ -14,6 +14,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from agentlightning import settings
 from agentlightning.pipeline.receipt import drop
 from agentlightning.pipeline.sampling import ALWAYS as PRECIOUS
+from agentlightning.pipeline.sampling import quick
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,6 +74,7 @@ class TokenBucket:
     def takes(self) -> bool:
         """Take a token if there is one; called with the queue's lock held."""
         rate, burst = settings.derive("rate_limit", _rate_limit)
+        quick.look()
         if not rate:
             return True
         now = time.monotonic()
@@ -133,8 +135,6 @@ class SpanQueue:
         self._drained = threading.Condition(self._lock)
         self._counter = 0
         self._spans = 0
-        self._precious = 0
-        """How many of them are in the lane that is dropped last."""
         self._bucket = TokenBucket()
         self._shedding = False
         self._pressed = False
@@ -153,20 +153,18 @@ class SpanQueue:
         is written is that of hand-over.
         """
         press = False
-        precious = span.name in PRECIOUS
         with self._lock:
-            if not precious and not self._bucket.takes():
+            if quick.is_limited and span.name not in PRECIOUS and not self._bucket.takes():
                 self.refuse("filtered")
                 drop(span, "filtered")
                 return False
-            fits = self._spans < self._room or self._make_room(precious=precious)
+            fits = self._spans < self._room or self._make_room(precious=span.name in PRECIOUS)
             self._counter = counter = self._counter + 1
             self._produced[0] = counter
             if not fits:
                 self._ledger.count("queue_full")
                 return False
             self._spans += 1
-            self._precious += precious
             self._items.append(EndedSpan(counter, span))
             wake = self.sleeping
             if self._spans >= self._half:
@@ -215,18 +213,22 @@ class SpanQueue:
 
     def _push_out(self, *, precious: bool) -> bool:
         """Drop the oldest span, those of the other lane first; False when all there are must stay."""
-        from_lane = self._spans == self._precious
-        if from_lane and not precious:
+        oldest: tuple[int, EndedSpan] | None = None
+        for place, item in enumerate(self._items):  # the first one, as a rule
+            if type(item) is EndedSpan:
+                if item.span.name not in PRECIOUS:
+                    oldest = (place, item)
+                    break
+                if precious and oldest is None:
+                    oldest = (place, item)
+        if oldest is None:
             return False
-        for place, item in enumerate(self._items):
-            if type(item) is EndedSpan and (from_lane or item.span.name not in PRECIOUS):
-                del self._items[place]
-                self._spans -= 1
-                self._precious -= from_lane
-                self._ledger.count("queue_full")
-                drop(item.span, "queue_full")
-                return True
-        return False
+        place, item = oldest
+        del self._items[place]
+        self._spans -= 1
+        self._ledger.count("queue_full")
+        drop(item.span, "queue_full")
+        return True
 
     def _wait_for_room(self) -> bool:
         """Wait until a span fits; called with the lock held."""
@@ -250,8 +252,6 @@ class SpanQueue:
                 taken = [self._items.popleft() for _ in range(limit)]
             if taken:
                 self._spans -= sum(type(item) is EndedSpan for item in taken)
-                if self._precious:
-                    self._precious -= sum(type(item) is EndedSpan and item.span.name in PRECIOUS for item in taken)
                 self._shedding = False
                 self._drained.notify_all()
             self.urgent = self._spans >= self._half or (self.urgent and bool(self._items))

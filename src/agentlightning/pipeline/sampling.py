@@ -159,6 +159,34 @@ class _Lowering:
 _lowering = _Lowering()
 
 
+class _Quick:
+    """What the thread of the program looks at for every span: whether there is anything to look at more closely."""
+
+    __slots__ = ("is_limited", "is_plain")
+
+    def __init__(self) -> None:
+        self.forget()
+        settings.on_change(self.forget)
+
+    def forget(self) -> None:
+        """A setting may have changed: nothing is known."""
+        self.is_plain = False
+        self.is_limited = True
+
+    def look(self) -> Policy:
+        """Return the policy that holds now, and remember whether it has anything to decide."""
+        found = policy()
+        self.is_plain = found.is_plain
+        self.is_limited = settings.get(settings.RATE_LIMIT) > 0
+        if policy() is not found:  # it changed meanwhile
+            self.forget()
+        return found
+
+
+quick = _Quick()
+"""Of this process."""
+
+
 def lower(*, busy: bool) -> float:
     """Halve the rate of what is no rollout of a trainer, or double it again up to what is set; return the factor."""
     factor = max(_LOWEST_FACTOR, _lowering.factor / 2) if busy else min(1.0, _lowering.factor * 2)

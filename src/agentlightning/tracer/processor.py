@@ -12,7 +12,7 @@ from agentlightning._internal.context import home_rollout, running
 from agentlightning._internal.guard import guard
 from agentlightning.pipeline.process import current_pipeline, flush, get_pipeline
 from agentlightning.pipeline.receipt import drop
-from agentlightning.pipeline.sampling import policy
+from agentlightning.pipeline.sampling import policy, quick
 from agentlightning.pipeline.tail import UNSAMPLED
 from agentlightning.tracer.inherited import inherited
 
@@ -82,7 +82,7 @@ class CaptureProcessor(SpanProcessor):
                 if rollout is not None:
                     span.set_attribute(semconv.ROLLOUT_ID, rollout.rollout_id)
                     span.set_attribute(semconv.ATTEMPT_ID, rollout.attempt_id)
-                if not policy().is_plain or semconv.KEEP in (span.attributes or {}):
+                if not (quick.is_plain or quick.look().is_plain) or semconv.KEEP in (span.attributes or {}):
                     self._decide(span, parent_context, rollout)
             pipeline = get_pipeline()
             pipeline.open_spans.recent[span.get_span_context().span_id] = span

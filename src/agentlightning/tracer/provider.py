@@ -25,7 +25,7 @@ from agentlightning._internal.context import home_rollout, running
 from agentlightning._internal.guard import guard
 from agentlightning.instrumentation.base import Instrumentor
 from agentlightning.pipeline.process import get_pipeline
-from agentlightning.pipeline.sampling import policy
+from agentlightning.pipeline.sampling import policy, quick
 from agentlightning.tracer.inherited import inherited
 from agentlightning.tracer.processor import CaptureProcessor
 
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Link, SpanKind, Tracer, TraceState
     from opentelemetry.util.types import Attributes
 
-    from agentlightning._internal.context import RunningRollout
     from agentlightning.pipeline.receipt import Receipt
     from agentlightning.pipeline.sampling import Verdict
     from agentlightning.tracer.processor import LightningSpanProcessor
@@ -58,6 +57,7 @@ _UNSET = Status()
 
 
 _SAMPLER = guard("sampler")
+_KEEP = semconv.KEEP
 
 
 class _StampingSampler(Sampler):
@@ -82,9 +82,14 @@ class _StampingSampler(Sampler):
         rollout = running.get() or home_rollout()
         decision = Decision.RECORD_AND_SAMPLE
         verdict = None
-        if not policy().is_plain or state or _is_special(attributes, rollout):
+        if (
+            not quick.is_plain
+            or state
+            or (attributes and _KEEP in attributes)
+            or (rollout is not None and rollout.sample_rate is not None)
+        ):
             with _SAMPLER:
-                verdict = policy().decide(name, attributes, trace_id, parent, rollout)
+                verdict = quick.look().decide(name, attributes, trace_id, parent, rollout)
         if verdict is not None:
             state = verdict.state
             if verdict.lost:
@@ -100,13 +105,6 @@ class _StampingSampler(Sampler):
 
     def get_description(self) -> str:
         return "AgentLightning"
-
-
-def _is_special(attributes: Attributes, rollout: RunningRollout | None) -> bool:
-    """Tell whether there is something to decide although every span is kept by default."""
-    return (attributes is not None and semconv.KEEP in attributes) or (
-        rollout is not None and rollout.sample_rate is not None
-    )
 
 
 def _unkept(verdict: Verdict) -> Decision:
@@ -172,8 +170,10 @@ class LightningTracerProvider(TracerProvider):
             attributes = {**more, **attributes}
         rollout = running.get() or home_rollout()
         state = parent.trace_state
-        if not policy().is_plain or state or _is_special(attributes, rollout):
+        if not (quick.is_plain or quick.look().is_plain) or state or _KEEP in attributes:
             return None  # the sampler decides
+        if rollout is not None and rollout.sample_rate is not None:
+            return None
         attempt_id = None if rollout is None else rollout.attempt_id
         if link is not None and semconv.ATTEMPT_ID in attributes:
             attempt_id = str(attributes[semconv.ATTEMPT_ID])  # of the span that it points to
