@@ -14,16 +14,20 @@ import click
 
 from agentlightning import settings
 from agentlightning.cli.options import store_options
-from agentlightning.cli.terminal import style
-from agentlightning.cli.text import count
+from agentlightning.cli.terminal import safe, style
+from agentlightning.cli.text import count, plural
 from agentlightning.errors import AgentLightningError
 from agentlightning.instrumentation import registry
 from agentlightning.pipeline.ledger import Account, ledger_folder, read_accounts
 from agentlightning.store.url import canonical_url, default_store_url, open_store
+from agentlightning.view.integrity import RULES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from agentlightning.store.base import LightningStore
+    from agentlightning.types.core import Rollout
 
 Finding = tuple[bool, str, str]
 """Whether it is well, what was looked at, what was found."""
@@ -32,6 +36,8 @@ ENTRY_POINTS = "agentlightning.checks"
 """Entry point group of further checks: functions without arguments that return findings."""
 
 _DEFAULT_ATTRIBUTE_LIMIT = 128
+_LOOKED_AT, _LOOKED_AT_SPANS = 20, 20_000
+"""How many of the newest rollouts, and about how many of their spans, are looked at."""
 
 
 @click.command()
@@ -75,6 +81,7 @@ def _findings(store: str | None, project: str | None) -> Iterator[Finding]:
     yield True, "capture", "on" if settings.get(settings.ENABLED) else "off: AGL_ENABLED is 0"
     yield from _store_findings(store, project)
     yield from _library_findings()
+    yield from _agentops_findings(store)
     yield from _further_findings()
     limit = os.environ.get("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT")
     small = limit is not None and limit.isdigit() and int(limit) <= _DEFAULT_ATTRIBUTE_LIMIT
@@ -98,7 +105,8 @@ def _store_findings(store: str | None, project: str | None) -> Iterator[Finding]
     try:
         url = canonical_url(store) if store else default_store_url()
         opened = open_store(url, project)
-        newest = asyncio.run(opened.query_newest_rollouts(limit=1))
+        newest = asyncio.run(opened.query_newest_rollouts(limit=_LOOKED_AT))
+        integrity = asyncio.run(_integrity_finding(opened, newest))
         opened.close()
     except AgentLightningError as error:
         yield False, "store", str(error)
@@ -108,9 +116,31 @@ def _store_findings(store: str | None, project: str | None) -> Iterator[Finding]
         "store",
         f"{url}, newest rollout of project {opened.project!r}: {newest[0].rollout_id if newest else 'none'}",
     )
+    yield integrity
     folder = ledger_folder(url, None)
     if folder is not None:
         yield _loss_finding(folder.parent)
+
+
+async def _integrity_finding(store: LightningStore, rollouts: Sequence[Rollout]) -> Finding:
+    """Count the spans of *rollouts* that break a rule, and say which rules and where."""
+    rules: dict[str, int] = {}
+    spans = looked_at = 0
+    where = ""
+    for rollout in rollouts:
+        if spans >= _LOOKED_AT_SPANS:
+            break
+        rows = await store.query_span_rows(rollout.rollout_id)
+        broken = [row.facts.integrity for row in rows if row.facts.integrity]
+        spans, looked_at = spans + len(rows), looked_at + 1
+        where = where or (rollout.rollout_id if broken else "")
+        for name in ", ".join(broken).split(", ") if broken else ():
+            rules[name] = rules.get(name, 0) + 1
+    seen = f"of {count(spans)} spans of the newest {plural(looked_at, 'rollout')}"
+    if not rules:
+        return True, "integrity", f"none {seen} breaks a rule"
+    told = "; ".join(f"{count(number)} {safe(RULES.get(name, name))}" for name, number in sorted(rules.items()))
+    return False, "integrity", f"{seen}, stored as they came: {told}; agl show {where} marks them"
 
 
 def _loss_finding(ledgers: Path) -> Finding:
@@ -123,6 +153,15 @@ def _loss_finding(ledgers: Path) -> Finding:
         f"produced {count(total.produced)}, stored {count(total.stored)}, waiting {count(total.waiting)}, lost {lost}"
     )
     return not total.total_lost, "spans", f"{figures} (processes whose figures no rollout has noted)"
+
+
+def _agentops_findings(store: str | None) -> Iterator[Finding]:
+    from agentlightning.cli import agentops_check  # noqa: PLC0415 - the parts of a server, for this command only
+
+    try:
+        yield from list(agentops_check.findings(store))
+    except AgentLightningError as error:
+        yield False, "agentops", str(error)
 
 
 def _further_findings() -> Iterator[Finding]:

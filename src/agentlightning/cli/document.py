@@ -163,6 +163,8 @@ def span_object(row: SpanRow, state: str, price: Price | None) -> Document:
             "cost_usd": facts.reported_cost,
         },
         "inconsistent": facts.inconsistent,
+        "detail": facts.detail,
+        "integrity": facts.integrity.split(", ") if facts.integrity else [],
         "cost": None if price is None else price_object(price),
     }
 

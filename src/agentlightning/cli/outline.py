@@ -147,6 +147,10 @@ def _name(node: Node, row: SpanRow, mark: str) -> str:
         name += f" {safe(detail)}"
     if facts.reward is not None:
         name += f" {facts.reward:g}"
+    if facts.detail:
+        name += f" ({safe(facts.detail)})"
+    if facts.integrity:
+        name += f" ⚠ {safe(facts.integrity)}"
     if node.state != "ended":
         name += f" ({node.state})"
     name += mark

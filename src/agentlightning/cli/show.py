@@ -160,6 +160,7 @@ def _further(view: RolloutView, attempt: Attempt | None) -> Iterator[str]:
     """Yield what the header says only where there is something to say."""
     unfinished: dict[str, int] = {}
     rewards: list[float] = []
+    flagged = 0
     processes: set[str] = set()
     for node in view.walk():
         if node.row is None:
@@ -167,11 +168,14 @@ def _further(view: RolloutView, attempt: Attempt | None) -> Iterator[str]:
         processes.add(node.row.process)
         if node.state != "ended":
             unfinished[node.state] = unfinished.get(node.state, 0) + 1
+        flagged += node.row.facts.integrity is not None
         if node.row.facts.reward is not None:
             rewards.append(node.row.facts.reward)
     yield from (f"{count(number)} {state}" for state, number in sorted(unfinished.items()))
     if rewards:
         yield f"reward {rewards[-1]:g}" + (f" (last of {count(len(rewards))})" if len(rewards) > 1 else "")
+    if flagged:
+        yield f"{plural(flagged, 'span')} breaking a rule"
     if len(processes) > 1:
         yield plural(len(processes), "process", "processes")
     if attempt is not None and attempt.sequence_id > 1:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 from agentlightning.cli.document import dumps
 from agentlightning.cli.terminal import safe, safe_lines, style
 from agentlightning.cli.text import count, duration
+from agentlightning.view.integrity import RULES
 from agentlightning.view.loose import as_list
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ def span_lines(node: Node, span: Span, rollout_id: str) -> Iterator[str]:
     yield time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row.start_ns / 1e9)) + elapsed + f" · {safe(row.process)}"
     if span.scope_name:
         yield f"made by {safe(span.scope_name)} {safe(span.scope_version)}".rstrip()
+    for rule in (row.facts.integrity or "").split(", "):
+        if rule:
+            yield style(f"breaks the rule {safe(rule)}: {safe(RULES.get(rule, 'unknown here'))}", fg="yellow")
     if node.price is not None:
         yield from _price(node)
     yield from _attributes("attributes", span.attributes)

@@ -13,7 +13,8 @@ router = APIRouter(tags=["status"])
 _HELP = {
     "spans_stored": "Ended spans that were new.",
     "spans_duplicate": "Ended spans that were there already.",
-    "spans_rejected": "Spans of OTLP requests that could not be stored.",
+    "spans_rejected": "Spans that are none by OpenTelemetry's data model, and were not stored.",
+    "spans_flagged": "Spans whose content cannot be true; they were stored and marked.",
     "requests_refused": "Requests that were refused before a route saw them.",
 }
 _FURTHER_HELP = {
