@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from agentlightning.cli.figures import to_metadata
 from agentlightning.cli.text import count, dollars, plural
 from agentlightning.errors import StoreError
-from agentlightning.pipeline.ledger import Account, read_accounts, remove_folder
+from agentlightning.pipeline.ledger import Account, read_accounts, remove_folder, sweep
 from agentlightning.pipeline.spill import replay_store
 from agentlightning.store.url import open_store
 from agentlightning.view.cost import price
@@ -49,6 +49,8 @@ def report(url: str | None, rollout_id: str, folder: Path | None, *, named: str 
     lines.extend(_unreached(folder, account))
     if folder is not None and not alive and not account.waiting:
         remove_folder(folder)
+    if folder is not None:
+        sweep(folder.parent)
     return "\n".join(lines)
 
 

@@ -23,7 +23,7 @@ from agentlightning._internal.guard import guard
 from agentlightning._internal.ids import new_attempt_id, new_rollout_id, new_trace_id, process_key, virtual_span_id
 from agentlightning.cli.child import Child
 from agentlightning.errors import StoreError, StoreUnavailableError
-from agentlightning.pipeline.ledger import Account, Ledger, ledger_folder, read_accounts
+from agentlightning.pipeline.ledger import Account, Ledger, ledger_folder, own_folder, read_accounts
 from agentlightning.pipeline.redaction import Redactor
 from agentlightning.pipeline.spill import Spill
 from agentlightning.store.url import open_writer
@@ -247,8 +247,7 @@ class Recording:
         )
         writer.write_batch(WriteBatch(starts=[start]))
         if recording.folder is not None:
-            recording.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            recording.folder.mkdir(mode=0o700, exist_ok=True)
+            own_folder(recording.folder)
         return recording
 
     def environment(self) -> dict[str, str]:

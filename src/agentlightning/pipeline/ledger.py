@@ -15,6 +15,7 @@ import mmap
 import os
 import shutil
 import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -224,6 +225,49 @@ def _owner(content: bytes) -> str:
 def remove_folder(folder: Path) -> None:
     """Delete the counters of an attempt once they have been noted elsewhere."""
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def own_folder(folder: Path) -> None:
+    """Make the folder of a run and note in it that this process, ``agl run``, is who will delete it."""
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    (folder / _RUN).write_text(process_key(), "utf-8")
+
+
+def sweep(parent: Path) -> None:
+    """Delete the folders under *parent* of runs that are over: their children outlived them, or they were killed.
+
+    A folder stays while a process of its run lives and while a span waits in it; what was lost can be asked for
+    (``agl doctor``) for 30 days more. A child that has not traced anything yet makes the folder again.
+    """
+    for folder in list(parent.iterdir())[:_MOST_SWEPT] if parent.is_dir() else ():
+        if folder.name == _DIRECT or not folder.is_dir() or not _is_run_over(folder):
+            continue
+        account, alive = read_accounts(folder)
+        if not alive and not account.waiting and (not account.total_lost or _age_s(folder) > _LOSS_KEPT_S):
+            remove_folder(folder)
+
+
+_RUN = "run"
+"""File that names the process of ``agl run``."""
+_MOST_SWEPT = 200
+_LOSS_KEPT_S = 30 * 86_400.0
+_UNOWNED_S = 86_400.0
+"""A folder in which no process is named is left alone for so long."""
+
+
+def _is_run_over(folder: Path) -> bool:
+    try:
+        return is_process_gone((folder / _RUN).read_text("utf-8"))
+    except (OSError, ValueError):
+        return _age_s(folder) > _UNOWNED_S
+
+
+def _age_s(folder: Path) -> float:
+    try:
+        return time.time() - folder.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _ledgers(folder: Path) -> Iterable[Path]:

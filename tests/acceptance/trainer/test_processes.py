@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 PROGRAM = """
 import asyncio, logging, os, sys, time
 from agentlightning import *
+from agentlightning.store import LightningStoreClient
 
 @rollout
 def agent(task, llm):
@@ -45,7 +46,8 @@ async def train(store, train_dataset, initial_resources):
 def main(tasks, **options):
     logging.basicConfig(level=logging.WARNING)
     resources = {"main": LLM(endpoint="http://127.0.0.1:1/v1", model="m")}
-    Trainer(algorithm=train, store=open_store("own.db"), initial_resources=resources, **options).fit(agent, tasks)
+    options.setdefault("store", open_store("own.db"))
+    Trainer(algorithm=train, initial_resources=resources, **options).fit(agent, tasks)
 
 if __name__ == "__main__":
 """
@@ -158,6 +160,45 @@ def test_roles_may_start_each_for_itself(program: Program) -> None:
     for runner in runners:
         runner.kill()  # how many tasks each got is chance; the one that got fewer waits for more
     assert program.rollouts() == {task: ["succeeded", "succeeded"] for task in "abcd"}
+
+
+def test_machines_meet_at_a_store_with_tokens(program: Program, tmp_path: Path) -> None:
+    """As documented for several machines: a store server that wants tokens, the algorithm and two runners, each alone.
+
+    Ctrl+C ends a runner that has nothing to do within 5 s, and in order.
+    """
+    port = free_port()
+    agl, tokens = [sys.executable, "-m", "agentlightning.cli"], str(tmp_path / "tokens.json")
+    making = [*agl, "store", "token", tokens, "--name", "ci", "--scope", "write"]
+    token = subprocess.run(making, check=True, capture_output=True, text=True).stdout.strip()
+    serving = [*agl, "store", "serve", "--host", "0.0.0.0", "--port", str(port), "--tokens", tokens]
+    server = subprocess.Popen([*serving, "--store", str(tmp_path / "own.db")], stderr=subprocess.PIPE, text=True)
+    try:
+        assert server.stderr is not None
+        assert "serving" in server.stderr.readline()
+        how = (
+            f'store=LightningStoreClient("http://127.0.0.1:{port}"), '
+            "strategy=ClientServerExecutionStrategy(role={role!r}, managed_store=False)"
+        )
+        runners = [
+            program.start(f"main(None, {how.format(role='runner')})", f"runner{n}.py", AGL_STORE_TOKEN=token)
+            for n in range(2)
+        ]
+        call = f'main(["a", "raise", "b", "c"], {how.format(role="algorithm")})'
+        algorithm = program.start(call, AGL_STORE_TOKEN=token)
+        out, err = algorithm.communicate(timeout=20)
+        assert (algorithm.returncode, out) == (0, "done 4\n"), err
+        begun = time.monotonic()
+        for runner in runners:
+            runner.send_signal(signal.SIGINT)
+        assert [runner.wait(5) for runner in runners] == [-signal.SIGINT] * 2
+        assert time.monotonic() - begun < 5
+    finally:
+        server.terminate()
+        server.communicate()
+    found = program.rollouts()
+    assert found.pop("raise") == ["failed", "failed", "failed"]
+    assert found == {task: ["succeeded", "succeeded"] for task in "abc"}
 
 
 def free_port() -> int:
