@@ -341,3 +341,21 @@ def test_needs_no_more_than_it_says(project: Path, isolated: Path) -> None:
     answer = run(*program(code))
     assert answer.returncode == 0, answer.stderr
     assert len(sessions(isolated)) == 1
+
+
+def test_disk_that_refuses_changes_nothing(server: ModelServer, project: Path, isolated: Path) -> None:
+    """Where the system lets files grow to 4 KB only, the agent's result is the same, and the session is readable."""
+    code = (
+        "import resource\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))\n"
+        "from ai_agents.telemetry import TelemetryManager, get_error_handler\n"
+        "manager = TelemetryManager.get_instance(); manager.initialize()\n" + AGENT + "\n"
+        "for _ in range(40): manager.get_collector().record_tool_usage('file_reader', 0.1)\n"
+        "manager.flush_data()\n"
+        "print(len(get_error_handler().get_error_summary()) > 0, manager.get_storage_stats()['total_files'])\n"
+        "print(manager.get_session_data().total_tokens.total_tokens > 0)\n"
+    )
+    answer = run(*program(code), env={**os.environ, "AGL_FLUSH_TIMEOUT_S": "0.3"})
+    assert answer.returncode == 0, answer.stderr
+    bare = run(*program(AGENT), env={**os.environ, "AGL_ENABLED": "0"})
+    assert answer.stdout == bare.stdout + "True 0\nTrue\n"
