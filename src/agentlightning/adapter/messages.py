@@ -106,8 +106,8 @@ def _below(span: Span, spans: list[Span]) -> Iterator[Span]:
 
 
 def _call(sent: Iterable[Message], answered: Iterable[Message], tools: Iterable[ToolDefinition]) -> OpenAIMessages:
-    offered = [_offered(tool) for tool in tools]
-    return {"messages": chat_messages([*sent, *one_answer(list(answered))]), "tools": offered or None}
+    definitions = [offered(tool) for tool in tools]
+    return {"messages": chat_messages([*sent, *one_answer(list(answered))]), "tools": definitions or None}
 
 
 def one_answer(answered: list[Message]) -> list[Message]:
@@ -162,7 +162,8 @@ def _tool_call(part: ToolCallPart) -> dict[str, Any]:
     return {"id": part.id, "type": "function", "function": {"name": part.name, "arguments": part.arguments}}
 
 
-def _offered(tool: ToolDefinition) -> dict[str, Any]:
+def offered(tool: ToolDefinition) -> dict[str, Any]:
+    """Return a tool in OpenAI's form; one without a schema takes no arguments."""
     function: dict[str, Any] = {"name": tool.name}
     if tool.description:
         function["description"] = tool.description

@@ -226,7 +226,9 @@ class TraceTree:
                 found.append((node, matched if agent_match is not None and matched else agent or matched or ANY_AGENT))
             stack.extend((child, matched, agent) for child in reversed(node.children))
         found.sort(key=lambda item: item[0].order)
-        return found if existing_llm_call_response_ids is None else _once(found, existing_llm_call_response_ids)
+        return (
+            found if existing_llm_call_response_ids is None else each_answer_once(found, existing_llm_call_response_ids)
+        )
 
     def _calls(self, pattern: str, *, innermost: bool) -> set[int]:
         """Return the ``id()`` of the nodes that are calls."""
@@ -412,8 +414,8 @@ def _without_outer(nodes: list[TraceTree], matching: set[int]) -> set[int]:
     return matching - above
 
 
-def _once(found: list[tuple[TraceTree, str]], known: set[str]) -> list[tuple[TraceTree, str]]:
-    """Keep one call for each answer: the first that has its tokens, else the first."""
+def each_answer_once(found: list[tuple[TraceTree, str]], known: set[str]) -> list[tuple[TraceTree, str]]:
+    """Keep one call for each answer that is not *known*: the first that has its tokens, else the first."""
     from agentlightning.view.tokens import token_ids  # noqa: PLC0415 - only where an id comes twice
 
     best: dict[str, TraceTree] = {}

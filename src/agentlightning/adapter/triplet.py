@@ -46,21 +46,25 @@ class Transition(BaseModel):
 
 
 def triplet(spans: Sequence[Span], agent_name: str) -> Triplet:
-    """Return the call that *spans* recorded, without a reward; its own comes first, and tokens are of the first with any.
+    """Return the call that *spans* recorded; its own is the first, and the tokens are of the first that has any."""
+    known = next((known for known in (token_ids(each.attributes) for each in spans) if known), TokenIds())
+    return triplet_of(spans[0], known, agent_name)
+
+
+def triplet_of(span: Span, tokens: TokenIds, agent_name: str) -> Triplet:
+    """Return the call that *span* recorded, without a reward.
 
     ``prompt`` is ``{"token_ids": list[int]}``; ``response`` is ``{"token_ids": list[int]}``, with ``"logprobs"``, a
     float for each of them, where they are known. Lists are empty where the server reported no ids. Of several answers
     to one call it is the first.
     """
-    span = spans[0]
-    known = next((known for known in (token_ids(each.attributes) for each in spans) if known), TokenIds())
-    answer = next((choice for choice in known.choices if choice.index == 0), None)
+    answer = next((choice for choice in tokens.choices if choice.index == 0), None)
     found = facts(span.name, span.attributes, scope=span.scope_name)
     response: dict[str, list[int] | list[float]] = {"token_ids": list((answer and answer.ids) or ())}
     if answer is not None and answer.logprobs is not None:
         response["logprobs"] = list(answer.logprobs)
     return Triplet(
-        prompt={"token_ids": list(known.prompt or ())},
+        prompt={"token_ids": list(tokens.prompt or ())},
         response=response,
         metadata={
             "response_id": found.response_id,

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from agentlightning._internal.clock import now_ns, to_ns
 from agentlightning._internal.context import home_rollout
-from agentlightning.store.base import UNSET
-from agentlightning.types.record import AttemptEnd, RolloutStart, WriteBatch
+from agentlightning.store.restore import put_rollout
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from agentlightning.store.base import LightningStore
     from agentlightning.types.core import Attempt, Rollout
-
-_OVER = frozenset({"succeeded", "failed", "timeout"})
 
 
 async def copy_rollouts(source: LightningStore, target: LightningStore, *, known: Collection[str] = ()) -> list[str]:
@@ -46,22 +42,15 @@ class _Copy:
         self._resources = resources
 
     async def copy(self, rollout: Rollout, attempts: list[Attempt]) -> None:
-        target, rollout_id = self._target, rollout.rollout_id
-        batch = WriteBatch()
-        for attempt in attempts:
-            batch.starts.append(_start(rollout, attempt, target.project))
-            batch.spans += [span.to_record() for span in await self._source.query_spans(rollout_id, attempt.attempt_id)]
-            if attempt.status in _OVER:
-                batch.ends.append(_end(attempt))
-        resources_id = await self._resources_id(rollout.resources_id)
-        # One transaction: nobody sees the rollout with an attempt missing, and no worker finds it in the queue.
-        target.write_batch(batch)
-        await target.update_rollout(rollout_id, config=rollout.config, resources_id=resources_id)
-        for attempt in attempts:
-            worker_id = UNSET if attempt.worker_id is None else attempt.worker_id
-            await target.update_attempt(rollout_id, attempt.attempt_id, worker_id=worker_id, metadata=attempt.metadata)
-        if rollout.status == "cancelled":
-            await target.update_rollout(rollout_id, status="cancelled")
+        home = home_rollout()
+        parent = {"parent_rollout_id": home.rollout_id} if home else {}
+        await put_rollout(
+            self._target,
+            rollout.model_copy(update={"metadata": {**parent, **(rollout.metadata or {})}}),
+            attempts,
+            await self._source.query_spans(rollout.rollout_id),
+            resources_id=await self._resources_id(rollout.resources_id),
+        )
 
     async def _resources_id(self, resources_id: str | None) -> str | None:
         if resources_id is not None and resources_id not in self._resources:
@@ -70,31 +59,3 @@ class _Copy:
                 return None
             self._resources[resources_id] = (await self._target.add_resources(found.resources)).resources_id
         return None if resources_id is None else self._resources[resources_id]
-
-
-def _start(rollout: Rollout, attempt: Attempt, project: str) -> RolloutStart:
-    return RolloutStart(
-        rollout_id=rollout.rollout_id,
-        attempt_id=attempt.attempt_id,
-        project=project,
-        input=rollout.input,
-        start_ns=to_ns(attempt.start_time if attempt.sequence_id > 1 else rollout.start_time) or now_ns(),
-        mode=rollout.mode,
-        metadata=_metadata(rollout),
-        number=attempt.sequence_id,
-    )
-
-
-def _end(attempt: Attempt) -> AttemptEnd:
-    return AttemptEnd(
-        rollout_id=attempt.rollout_id,
-        attempt_id=attempt.attempt_id,
-        status=attempt.status,
-        end_ns=to_ns(attempt.end_time) or now_ns(),
-    )
-
-
-def _metadata(rollout: Rollout) -> dict[str, Any]:
-    home = home_rollout()
-    parent = {"parent_rollout_id": home.rollout_id} if home else {}
-    return {**parent, **(rollout.metadata or {})}

@@ -153,8 +153,10 @@ def _numbers(value: object) -> tuple[int, ...] | None:
         items = as_list(cast("object", items[0]))  # the older patch of vLLM: one row for each choice
     if not items and not isinstance(value, (list, tuple)):
         return None
-    if all(type(item) is int and 0 <= item <= MAX_TOKEN_ID for item in items):
-        return tuple(cast("list[int]", items))
+    if set(map(type, items)) <= {int}:  # passes in C: a prompt may have 100,000 ids
+        ids = cast("list[int]", items)
+        if not ids or (min(ids) >= 0 and max(ids) <= MAX_TOKEN_ID):
+            return tuple(ids)
     return None
 
 
@@ -169,6 +171,11 @@ def _logprobs(
         problems.append(name)
         return None, None
     items = as_list(cast("object", listed))
+    if set(map(type, items)) <= {float}:
+        plain = tuple(cast("list[float]", items))
+        if any(map(math.isnan, plain)):
+            problems.append(name)
+        return plain, None
     entries = [as_dict(item) for item in items]
     numbers = tuple(_float(entry.get("logprob") if entry else item) for item, entry in zip(items, entries, strict=True))
     tokens = tuple(as_text(entry.get("token")) for entry in entries) if entries and all(entries) else None
