@@ -32,6 +32,9 @@ _LOOPBACK = frozenset(("localhost", "::1"))
 kept_here: set[str] = set()
 """Addresses to which no spans are sent, because they come to the same store through the provider."""
 
+_local_clients: set[str] = set()
+"""Has an element once spans are sent to a server on this machine."""
+
 
 def is_local(url: str) -> bool:
     """Tell whether *url* is on this machine."""
@@ -67,6 +70,8 @@ def span_exporter(*, stay: bool) -> type:
             **more: Any,  # noqa: ANN401 - of the SDK and OpenTelemetry
         ) -> None:
             self._is_local = is_local(endpoint)
+            if self._is_local:
+                _local_clients.add("spans")
             self._is_kept = endpoint in kept_here or (stay and not self._is_local)
             self._rests_until = 0.0
             known = {name: more[name] for name in ("headers", "timeout", "compression") if more.get(name) is not None}
@@ -115,7 +120,8 @@ def metric_exporter(base: Any, *, stay: bool) -> type:  # noqa: ANN401 - a class
         """The SDK's exporter of metrics, whose address no variable sets."""
 
         def __init__(self, endpoint: str | None = None, **more: Any) -> None:  # noqa: ANN401 - of OpenTelemetry
-            self._is_kept = stay and not is_local(endpoint or "")
+            # Whoever sends spans to this machine does not mean metrics to go elsewhere.
+            self._is_kept = (stay or bool(_local_clients)) and not is_local(endpoint or "")
             base.__init__(self, endpoint=endpoint, **more)
 
         def export(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - of OpenTelemetry
