@@ -14,6 +14,7 @@
           ├── UnknownIdError     (ValueError)   no such rollout, attempt, span or resources
           ├── TransitionError    (ValueError)   a status cannot follow the one that is there
           │    └── StaleAttemptError            a later attempt has taken over
+          ├── QueryTimeoutError                 a query took longer than a server allows
           └── AccessError                       the server wants another token, or refuses the request
 
 Every message is one sentence that says what to do. Capture never raises any of them into a traced program.
@@ -72,6 +73,10 @@ class TransitionError(StoreError, ValueError):
 
 class StaleAttemptError(TransitionError):
     """A later attempt of the rollout exists, so this one no longer decides anything; stop working on it."""
+
+
+class QueryTimeoutError(StoreError):
+    """A query took longer than the server allows; ask for less at once."""
 
 
 class AccessError(StoreError):

@@ -20,6 +20,7 @@ from agentlightning.server.access import AccessRules, TokenFile
 from agentlightning.server.app import create_app
 from agentlightning.server.connection import PatientProtocol
 from agentlightning.store.forward import ForwardingStore
+from agentlightning.store.sql.manager import SqlLightningStore
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+QUERY_TIMEOUT_S = 5.0
+"""Longest time of a query that a client may cause."""
 _START_TIMEOUT_S = 10.0
 _STOP_TIMEOUT_S = 5
 
@@ -145,6 +148,8 @@ def run_server(store: LightningStore, options: ServerOptions, announce: Callable
     """
     server = make_server(store, options)
     listener = bind(options)
+    if isinstance(store, SqlLightningStore):
+        store.connector.query_timeout_s = QUERY_TIMEOUT_S
     _settle_memory()
     announce(base_url(options, listener.getsockname()[1]))
     with listener:

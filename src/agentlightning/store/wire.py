@@ -51,6 +51,7 @@ _ERRORS: dict[str, tuple[type[errors.StoreError], int]] = {
     "TransitionError": (errors.TransitionError, 409),
     "StoreFullError": (errors.StoreFullError, 507),
     "StoreUnavailableError": (errors.StoreUnavailableError, 503),
+    "QueryTimeoutError": (errors.QueryTimeoutError, 422),
     "AccessError": (errors.AccessError, 403),
     "StoreVersionError": (errors.StoreVersionError, 503),
     "StoreCorruptError": (errors.StoreCorruptError, 503),

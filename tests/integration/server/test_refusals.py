@@ -13,13 +13,15 @@ from urllib.parse import quote
 
 import httpx
 import pytest
+import uvicorn
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from agentlightning.errors import SettingError
+from agentlightning.errors import QueryTimeoutError, SettingError
 from agentlightning.server.access import AccessRules, TokenFile, new_token
 from agentlightning.server.gate import GateLimits
-from agentlightning.server.launcher import LightningStoreServer, ServerOptions
-from agentlightning.store import InMemoryLightningStore, wire
+from agentlightning.server.launcher import LightningStoreServer, ServerOptions, run_server
+from agentlightning.store import InMemoryLightningStore, LightningStoreClient, SqliteLightningStore, wire
+from agentlightning.types.query import RolloutFilter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -256,3 +258,30 @@ def test_the_api_is_described(http: httpx.Client) -> None:
     assert {"/v1/traces", "/v1/batches", "/v1/rollouts/dequeue"} <= set(document["paths"])
     http.post("/v1/traces", content=message().SerializeToString(), headers=PROTOBUF)
     assert "agentlightning_spans_stored_total 3" in http.get("/metrics").text
+
+
+async def test_a_slow_query_is_ended(tmp_path: Path) -> None:
+    """A query that takes longer than a server allows is a 422 with a reason, not tried again, and harms no other."""
+    store = SqliteLightningStore(tmp_path / "store.db")
+    await store.enqueue_rollouts(["x" * 1000] * 5000)
+    with LightningStoreServer(store, "127.0.0.1", 0) as running:
+        client = LightningStoreClient(running.endpoint)
+        store.connector.query_timeout_s = 0.001
+        with pytest.raises(QueryTimeoutError, match="ask for less at once"):
+            await client.query_rollouts(where=RolloutFilter(text="not there"))
+        store.connector.query_timeout_s = 5.0
+        assert await client.query_rollouts(where=RolloutFilter(text="not there")) == []
+        client.close()
+
+
+def test_the_server_bounds_queries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``agl store serve`` sets the bound, which is five seconds."""
+    store = SqliteLightningStore(tmp_path / "store.db")
+
+    def run(server: uvicorn.Server, sockets: list[socket.socket]) -> None:
+        assert sockets
+
+    monkeypatch.setattr(uvicorn.Server, "run", run)
+    run_server(store, ServerOptions(port=0), lambda _url: None)
+    assert store.connector.query_timeout_s == 5.0
+    store.close()

@@ -39,6 +39,9 @@ class Transaction(Protocol):
 class Connector(Protocol):
     """A database with the schema of this release. Thread-safe; usable again in a child after a fork."""
 
+    query_timeout_s: float | None
+    """Longest time of a reading transaction, whose queries are a ``QueryTimeoutError`` afterwards; None: no bound."""
+
     def write(self) -> AbstractContextManager[Transaction]:
         """Begin a transaction that may change data; waits for other writers.
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from agentlightning._internal.fork import rest_at_fork
 from agentlightning.errors import (
+    QueryTimeoutError,
     StoreCorruptError,
     StoreError,
     StoreFullError,
@@ -47,6 +48,8 @@ _FORK_WAIT_S = 1.0
 
 _ASK_AGAIN_S = 0.0005, 0.004
 """Pause between two tries to become the writer; random, so that nobody is always too late."""
+_STEPS_PER_LOOK = 50_000
+"""Steps of SQLite's machine, some milliseconds, between two looks at the clock."""
 _ROWS_PER_STATEMENT = 500
 _MAX_VARIABLES = 32_766 if sqlite3.sqlite_version_info >= (3, 32) else 999
 _NUMBERED = re.compile(r"\?[0-9]")
@@ -226,10 +229,31 @@ class SqliteConnector:
             connection = self._connection(writing=False)
             connection.execute("BEGIN")
             try:
-                yield SqliteTransaction(connection)
+                with self._limited(connection):
+                    yield SqliteTransaction(connection)
             finally:
                 with contextlib.suppress(sqlite3.Error):
                     connection.execute("ROLLBACK")
+
+    query_timeout_s: float | None = None
+    """Longest time of a reading transaction; None: as long as it takes. A server that others ask sets it."""
+
+    @contextmanager
+    def _limited(self, connection: sqlite3.Connection) -> Generator[None, None, None]:
+        if self.query_timeout_s is None:
+            yield
+            return
+        deadline = time.monotonic() + self.query_timeout_s
+        connection.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS_PER_LOOK)
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if "interrupted" not in str(error):
+                raise
+            msg = f"the query took longer than {self.query_timeout_s:g} s; ask for less at once"
+            raise QueryTimeoutError(msg) from error
+        finally:
+            connection.set_progress_handler(None, 0)
 
     def stamp(self) -> object:
         """Return size and time of the last change of the file and its log; see ``Connector.stamp``."""
