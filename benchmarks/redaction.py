@@ -2,7 +2,7 @@
 
 Texts are those of ``secret_corpus.py``: credentials by the published formats, keys of LLM vendors written by hand, and
 what traces are made of. Cost is processor time of the value layer for each KB of clean text, in pieces of 64 KB.
-Ingest is one thread of a program that makes spans of 1 KB, durably, once with the value layer and once without, in turn.
+Ingest is one thread of a program that makes spans of 1 KB, durably, with the value layer and without, in turn.
 
 Usage: python benchmarks/redaction.py [--per-row 50] [--spans 20000] [--rounds 3]
 """

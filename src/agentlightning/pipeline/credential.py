@@ -179,7 +179,7 @@ _PAIR_END = re.compile(r"\s{0,8},?\s{0,8}\)|\Z")
 
 
 def _is_in_pair(text: str, match: re.Match[str]) -> bool:
-    """Tell whether the tuple that begins with a name has just one value: ``("cookie", "accept")`` of a list has more."""
+    """Tell whether a tuple that begins with a name has just one value more: a list of headers has several."""
     if not text[max(0, match.start() - 2) : match.start()].rstrip("b").endswith("("):
         return False
     end = _closing(text, match.end(), match["open"]) + len(match["open"])

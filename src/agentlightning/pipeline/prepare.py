@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from agentlightning import settings
 from agentlightning._internal.context import home_rollout
@@ -12,6 +12,7 @@ from agentlightning.pipeline.listener import notify
 from agentlightning.pipeline.redaction import Redactor
 from agentlightning.pipeline.sampling import policy
 from agentlightning.types.convert import record_from_readable, resource_record
+from agentlightning.view.integrity import flag
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -60,13 +61,15 @@ class Preparer:
         # Redact before limit: cutting first can cut a credential in half, and half of one matches no rule.
         self._redactor.redact(record)
         size = limit(record, max_bytes, cut)
+        flag(record)
         notify(record)
         return record, size
 
     def rollout_start(self, start: RolloutStart) -> RolloutStart:
-        """Return *start* with this process's name and without credentials in its input."""
+        """Return *start* with this process's name and without credentials in its input and metadata."""
         start.process = self._process
         start.input = self._redactor.value(start.input)
+        start.metadata = cast("dict[str, Any]", self._redactor.value(start.metadata))
         return start
 
     def _resource(self, resource: Resource) -> ResourceRecord:
@@ -75,6 +78,5 @@ class Preparer:
             if len(self._resources) >= 64:  # noqa: PLR2004 - a provider has one; more means that they come and go
                 self._resources.clear()
             record = resource_record(resource)
-            record = type(record)(self._redactor.attributes(record.attributes), record.schema_url)
             known = self._resources[id(resource)] = (resource, record)
         return known[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 import threading
 import time
@@ -10,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
+from agentlightning import configure, semconv
 from agentlightning._internal.guard import failures
-from agentlightning.pipeline import process
+from agentlightning.errors import StoreUnavailableError
+from agentlightning.pipeline import export, process
 from agentlightning.pipeline.export import Exporter
 from agentlightning.pipeline.ledger import Ledger
 from agentlightning.pipeline.limits import MAX_SPAN_BYTES
@@ -19,6 +22,11 @@ from agentlightning.pipeline.open_spans import OpenSpans
 from agentlightning.pipeline.prepare import Preparer
 from agentlightning.pipeline.queue import SpanQueue
 from agentlightning.pipeline.redaction import Redactor
+from agentlightning.pipeline.sampling import Policy
+from agentlightning.pipeline.segment import SegmentWriter
+from agentlightning.pipeline.spill import Replayer, Spill
+from agentlightning.pipeline.tail import Tail
+from agentlightning.pipeline.watch import Watch
 from agentlightning.pipeline.worker import Worker
 from agentlightning.store.sql.writer import SqliteWriter
 from agentlightning.tracer.processor import CaptureProcessor
@@ -141,6 +149,75 @@ def test_a_step_that_always_raises_is_counted_exactly(
     assert process.get_pipeline().worker.is_alive()
 
 
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.ENOSPC, "No space left on device")], ids=repr)
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (Policy, "decide"),
+        (Policy, "refused"),
+        (Tail, "admit"),
+        (Tail, "expire"),
+        (Watch, "look"),
+        (Worker, "_put"),
+        (Worker, "_sample"),
+        (SpanQueue, "refuse"),
+        (Spill, "put"),
+        (SegmentWriter, "append"),
+        (Replayer, "step"),
+        (Ledger, "settle"),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_a_step_of_sampling_and_spilling_that_fails_is_counted(
+    tracer: Tracer, isolated: Path, monkeypatch: pytest.MonkeyPatch, owner: type, name: str, error: Exception
+) -> None:
+    """The program goes on unchanged, and afterwards every span is stored or lost for a reason: none is unaccounted."""
+    configure(sample_rate=0.5, sample_rules="@a:*=0.5", tail_errors=True, tail_wait_s=0)
+    real: Any = getattr(owner, name)
+    left = [3]
+    calls: list[Exception] = []
+
+    def failing(*args: Any, **kwargs: Any) -> Any:
+        if left[0]:
+            left[0] -= 1
+            calls.append(error)
+            raise error
+        return real(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        write = SqliteWriter.write_batch
+        patch.setattr(export, "GRACE_S", -1.0)
+        tracer.start_span("first", attributes={semconv.KEEP: True}).end()
+        process.flush(5)
+        patch.setattr(owner, name, failing)
+        if owner in {Spill, SegmentWriter, Replayer, Ledger}:
+            patch.setattr(SqliteWriter, "write_batch", _away)
+        mine = KeyError("the program's own")
+        for number in range(40):
+            with pytest.raises(KeyError) as caught, tracer.start_as_current_span(f"work {number}"):
+                tracer.start_span("child", attributes={"a": "b"}).end()
+                raise mine
+            assert caught.value is mine
+        process.flush(0.1)
+        patch.setattr(SqliteWriter, "write_batch", write)
+    process.flush(0.5)
+    if owner is not Watch:  # it looks once a second
+        assert calls or owner is SpanQueue
+        assert not calls or sum(failures.counts().values()) >= 1
+    configure(sample_rate=1.0, sample_rules="", tail_errors=False)
+    tracer.start_span("after").end()
+    until = time.monotonic() + 10
+    while (account := account_at_rest()).waiting and time.monotonic() < until:
+        process.get_pipeline().worker.let_go()
+    assert account.waiting == 0
+    assert account.produced == account.stored + account.duplicate + account.total_lost
+    assert "after" in stored(isolated)
+
+
+def _away(*_args: Any, **_kwargs: Any) -> Any:
+    raise StoreUnavailableError("away")
+
+
 class Hostile:
     """A value of which every method raises."""
 
@@ -223,3 +300,26 @@ def test_no_value_of_an_attribute_costs_a_span_or_the_program(tracer: Tracer, is
     assert len(names) == account.stored
     assert all(len(text) < MAX_SPAN_BYTES for text in names.values())
     assert Slow.asked_by == "agentlightning-worker"
+
+
+def test_a_span_whose_value_layer_fails_is_dropped(
+    tracer: Tracer, isolated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is counted ``redactor_failed`` and never stored as it is; the next one is stored."""
+    from agentlightning.pipeline.redaction.scan import ValueScanner
+
+    secret = "ghp_" + "z9Y8x7W6v5U4" * 3
+    find = ValueScanner.find
+
+    def failing(self: ValueScanner, data: bytes) -> Any:
+        if secret.encode() in data:
+            raise RuntimeError("injected")
+        return find(self, data)
+
+    monkeypatch.setattr(ValueScanner, "find", failing)
+    tracer.start_span("bad", attributes={"x": f"use {secret}"}).end()
+    tracer.start_span("good", attributes={"x": "nothing"}).end()
+    account = account_at_rest()
+    assert account.lost == {"redactor_failed": 1}
+    assert list(stored(isolated)) == ["good"]
+    assert not [path for path in isolated.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]

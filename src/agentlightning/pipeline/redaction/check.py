@@ -110,7 +110,7 @@ def _is_card(value: bytes) -> bool:
     """Luhn's checksum (ISO/IEC 7812-1), and not the same digit again and again."""
     digits = _digits(value)
     doubled = [digit if place % 2 == 0 else sum(divmod(2 * digit, 10)) for place, digit in enumerate(reversed(digits))]
-    return 13 <= len(digits) <= 19 and len(set(digits)) > 2 and sum(doubled) % 10 == 0  # noqa: PLR2004 - ISO/IEC 7812-1
+    return 13 <= len(digits) <= 19 and len(set(digits)) > 1 and sum(doubled) % 10 == 0  # noqa: PLR2004 - ISO/IEC 7812-1
 
 
 def _is_iban(value: bytes) -> bool:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from agentlightning.pipeline.redaction.scan import ValueScanner
-    from agentlightning.types.record import AttributeMap, SpanRecord
+    from agentlightning.types.record import AttributeMap, ResourceRecord, SpanRecord
 
 REPLACEMENT = "[REDACTED]"
 """In place of what is no text, or is nested too deeply to be looked at."""
@@ -35,6 +35,7 @@ _SHORTEST_SECRET = 12
 _NUMBERS: frozenset[type] = frozenset({int, float, bool, type(None)})
 _MOST_PASSES = 4
 _MOST_KEYS = 10_000
+_MOST_RESOURCES = 64
 _MAX_DEPTH = 50
 _BETWEEN = "\0"
 """Stands between texts that are looked at together; no rule reaches across it."""
@@ -85,6 +86,7 @@ class Redactor:
         """How many credentials each rule has replaced so far."""
         self._secrets = environment_secrets(os.environ if environment is None else environment)
         self._keys: dict[str, tuple[bool, str]] = {}
+        self._resources: dict[int, tuple[ResourceRecord, ResourceRecord]] = {}
         self._hash_key = HashKey(store_url)
         self._options = Options.from_settings()
         self._off = active_names_off(self._options)
@@ -100,8 +102,10 @@ class Redactor:
         maps += [link.attributes for link in record.links]
         nested = [self._hide_by_name(attributes, texts, changed) for attributes in maps]
         texts.extend(event.name for event in record.events)
-        if record.status_description:
-            texts.append(record.status_description)
+        texts.extend(text for text in (record.status_description, record.trace_state) if text)
+        record.resource = self._clean_resource(record.resource)
+        if record.scope_name:
+            record.scope_name = self._judge(record.scope_name)[1]
         # One look at all texts of the span; only when it finds something is each of them looked at.
         if any(nested) or self._suspicious(_BETWEEN.join(texts)):
             for attributes in maps:
@@ -110,6 +114,7 @@ class Redactor:
                 event.name = self._clean(event.name)
             if record.status_description:
                 record.status_description = self._clean(record.status_description)
+            record.trace_state = self._clean(record.trace_state)
             record.name = self._clean(record.name)
         if changed:
             record.attributes[semconv.REDACTED] = sorted(set(changed))
@@ -154,12 +159,27 @@ class Redactor:
         self._refresh()
         return self._find(text)
 
+    def _clean_resource(self, resource: ResourceRecord) -> ResourceRecord:
+        """Return *resource* without credentials; once for each object, which all spans of a provider share."""
+        known = self._resources.get(id(resource))
+        if known is None:
+            if len(self._resources) >= _MOST_RESOURCES:
+                self._resources.clear()
+            copy = dict(resource.attributes)
+            self._hide_by_name(copy, [], [])
+            self._clean_values(copy, [])
+            clean = resource if copy == resource.attributes else type(resource)(copy, resource.schema_url)
+            # Kept beside what was made of it: an id() is only unique while its object lives.
+            known = self._resources[id(resource)] = (resource, clean)
+        return known[1]
+
     def _refresh(self) -> None:
         options = Options.from_settings()
         if options != self._options:
             active_rules(options)  # raises before anything is changed
             self._options, self._off = options, active_names_off(options)
             self._keys.clear()
+            self._resources.clear()
 
     def _mark(self, rule: str, secret: str) -> str:
         self.counts[rule] += 1
