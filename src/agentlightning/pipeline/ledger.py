@@ -42,6 +42,7 @@ _SETTLED = {
     "duplicate": "settled_duplicate",
     "disk_full": "settled_disk_full",
     "store_error": "settled_store_error",
+    "rejected": "settled_rejected",
 }
 """What can become of a spilled span, and who counts it."""
 
