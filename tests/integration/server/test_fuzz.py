@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import httpx
 import msgspec
@@ -45,25 +45,37 @@ def http() -> Iterator[httpx.Client]:
 
 def mutated(value: Any, data: st.DataObject) -> Any:
     """Return *value* with one part of it replaced by anything, or left out."""
-    if isinstance(value, dict) and value and data.draw(st.integers(0, 9)):
+    if isinstance(value, dict):
+        return _mutated_dict(cast("dict[str, Any]", value), data)
+    if isinstance(value, list):
+        return _mutated_list(cast("list[Any]", value), data)
+    return data.draw(values)
+
+
+def _mutated_dict(value: dict[str, Any], data: st.DataObject) -> Any:
+    if value and data.draw(st.integers(0, 9)):
         key = data.draw(st.sampled_from(sorted(value)))
         if not data.draw(st.integers(0, 5)):
             return {name: item for name, item in value.items() if name != key}
         return value | {key: mutated(value[key], data)}
-    if isinstance(value, list) and value and data.draw(st.integers(0, 9)):
+    return data.draw(values)
+
+
+def _mutated_list(value: list[Any], data: st.DataObject) -> Any:
+    if value and data.draw(st.integers(0, 9)):
         place = data.draw(st.integers(0, len(value) - 1))
         return [*value[:place], mutated(value[place], data), *value[place + 1 :]]
     return data.draw(values)
 
 
-SPAN = {
+SPAN: dict[str, Any] = {
     "traceId": "ab" * 16, "spanId": "cd" * 8, "parentSpanId": "ef" * 8, "name": "n", "kind": 3, "traceState": "a=b",
     "startTimeUnixNano": "5", "endTimeUnixNano": "9", "status": {"code": 2, "message": "no"},
     "attributes": [{"key": "k", "value": {"stringValue": "v"}}, {"key": "a", "value": {"arrayValue": {"values": []}}}],
     "events": [{"name": "e", "timeUnixNano": "6", "attributes": []}],
     "links": [{"traceId": "ab" * 16, "spanId": "cd" * 8}],
 }  # fmt: skip
-MESSAGE = {
+MESSAGE: dict[str, Any] = {
     "resourceSpans": [{"resource": {"attributes": []}, "scopeSpans": [{"scope": {"name": "s"}, "spans": [SPAN]}]}]
 }
 BODIES: dict[str, Any] = {
