@@ -256,6 +256,9 @@ class Lane:
             self._spill_not_before = time.monotonic() + FIRST_PAUSE_S
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 self._reason = "disk_full"
+        except Exception as error:  # noqa: BLE001 - no memory, for one: what was not written waits in memory as before
+            failures.note("spill", error)
+            self._spill_not_before = time.monotonic() + FIRST_PAUSE_S
 
     def _shed(self) -> None:
         """Lose the oldest spans beyond the bound, rewards and exceptions after all others.
@@ -391,7 +394,7 @@ class Lane:
             self._is_abandoned = self._writing is not None
             self._spill_not_before = 0.0
             if self._first and self._has_spilled and self._spill is not None:
-                with contextlib.suppress(OSError):  # what cannot be written is counted below
+                with contextlib.suppress(Exception):  # what cannot be written is counted below
                     while self._first:
                         self._spill.put_before(self._first[-1])
                         self._first.pop()

@@ -191,8 +191,7 @@ class Replayer:
         if self._chunk is None:
             return self._end()
         chunk, spans = self._chunk, self._chunk.spans
-        stored, duplicate = write_or_split(chunk, write, lambda number, _: self._settle("store_error", number))
-        self._chunk = None
+        stored, duplicate = write_or_split(chunk, write, lambda number, reason: self._settle(reason, number))
         settle_missing(spans, chunk.spans, "store_error")
         settle(chunk.spans, STORED)
         self._settle("stored", stored)

@@ -241,9 +241,14 @@ class Worker:
             items = self._queue.take(BATCH_SPANS)
             # Taken after the queue: a span that ended in between is in the queue behind its note, never before it.
             items.extend(OpenSpan(span) for span in self._open_spans.take())
-            self._tail.expire()
+            with guard("worker.tail"):
+                self._tail.expire()
             if items:
-                self._put(items, relieve=relieve)
+                try:
+                    self._put(items, relieve=relieve)
+                except Exception as error:  # noqa: BLE001 - a step of ours that must not fail did: count what it cost
+                    failures.note("worker.put", error)
+                    self._ledger.count("store_error", sum(isinstance(item, EndedSpan) for item in items))
             return len(items)
 
     def _deliver(self) -> None:
@@ -286,8 +291,9 @@ class Worker:
                 self._hand_on(batch, relieve=relieve)
                 batch, size = WriteBatch(), 0
         self._hand_on(batch, relieve=relieve)
-        if spans:
-            self._queue.learn(texts / spans)
+        with guard("worker.learn"):
+            if spans:
+                self._queue.learn(texts / spans)
 
     def _sample(
         self, batch: WriteBatch, item: EndedSpan | OpenSpan, prepared: tuple[SpanRecord, int], rules: Policy
@@ -299,14 +305,18 @@ class Worker:
             if not rules.late_rules and (not unsampled or self._tail.admits_note(record.trace_id)):
                 batch.spans.append(record)
             return
-        reason, rate = rules.refused(record.name, record.attributes, int(record.trace_id, 16))
+        try:
+            reason, rate = rules.refused(record.name, record.attributes, int(record.trace_id, 16))
+            if rate < record.attributes.get(semconv.INCLUSION, 1.0):
+                record.attributes[semconv.INCLUSION] = rate
+            admitted = [] if reason else self._tail.admit(record, size, rules.tail, unsampled=unsampled)
+        except Exception as error:  # noqa: BLE001 - as with a span that cannot be converted: it is counted
+            failures.note("worker.sample", error)
+            reason, admitted = "store_error", list[SpanRecord]()
         if reason:
             self._ledger.count(reason)
             drop(item.span, reason)
-            return
-        if rate < record.attributes.get(semconv.INCLUSION, 1.0):
-            record.attributes[semconv.INCLUSION] = rate
-        batch.spans.extend(self._tail.admit(record, size, rules.tail, unsampled=unsampled))
+        batch.spans.extend(admitted)
 
     def let_go(self) -> None:
         """At the end of the process: no tail rule will keep what is held any more."""
