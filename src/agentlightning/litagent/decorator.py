@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, overloa
 
 from agentlightning import settings
 from agentlightning.litagent.litagent import LitAgent
-from agentlightning.litagent.signature import AgentSignature, analyse, detect, name_of
+from agentlightning.litagent.signature import AgentSignature, analyse, detect, name_of, rollout_of_call
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -66,8 +66,9 @@ class FunctionalLitAgent(LitAgent[T], Generic[T]):
     """An agent made of a function; made by the decorators.
 
     Calling it calls the function: same result, same exception, same signature, name and docstring. The call is
-    traced: outside any rollout as one of its own in the default store, inside one as a span. With ``AGL_ENABLED=0``
-    nothing but the function runs. Thread-safe; can be pickled where the function can be imported by its name.
+    traced: outside any rollout as one of its own in the default store, inside one as a span. A ``rollout`` that the
+    function wants and the call leaves out is that one. With ``AGL_ENABLED=0`` nothing but the function runs.
+    Thread-safe; can be pickled where the function can be imported by its name.
     """
 
     def __init__(
@@ -94,12 +95,15 @@ class FunctionalLitAgent(LitAgent[T], Generic[T]):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the function's own
         """Call the function as it was written; see the class."""
+        lacks_rollout = self._signature.rollout_place is not None and self._signature.lacks_rollout(args, kwargs)
         if not settings.get(settings.ENABLED):
+            if lacks_rollout:
+                kwargs["rollout"] = rollout_of_call(args[0] if args else kwargs.get("task"))
             return self._function(*args, **kwargs)
         from agentlightning.litagent import direct  # noqa: PLC0415 - loads OpenTelemetry, which nobody needs who never calls
 
         call = direct.call_async if self._signature.is_async else direct.call
-        return call(self._name, self._function, (args, kwargs))
+        return call(self._name, self._function, (args, kwargs), lacks_rollout=lacks_rollout)
 
     def __repr__(self) -> str:
         """Return the name of the function."""

@@ -21,6 +21,7 @@ from agentlightning.emitter.object import object_attributes
 from agentlightning.instrumentation.attribute import AGENT_NAME, input_attributes, output_attributes
 from agentlightning.instrumentation.operation import Operation
 from agentlightning.litagent.result import MixedResultError, record_result
+from agentlightning.litagent.signature import rollout_of_call
 from agentlightning.pipeline.process import get_pipeline
 from agentlightning.semconv import SpanAttributeNames
 from agentlightning.tracer.otel import OtelTracer
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from agentlightning.instrumentation.attribute import Attributes
     from agentlightning.tracer.context import TraceContext
+    from agentlightning.types.core import AttemptedRollout
 
 R = TypeVar("R")
 
@@ -44,18 +46,24 @@ Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 """Arguments of a call by place and by name."""
 
 
-def call(name: str, function: Callable[..., R], arguments: Arguments) -> R:
-    """Call *function* as the agent *name* and return what it returns."""
+def call(name: str, function: Callable[..., R], arguments: Arguments, *, lacks_rollout: bool = False) -> R:
+    """Call *function* as the agent *name*, with the rollout when that is missing, and return what it returns."""
     args, kwargs = arguments
     with _scope(name, arguments) as scope:
+        if lacks_rollout:
+            kwargs = {**kwargs, "rollout": scope.rollout(_task(arguments))}
         result = scope.result = function(*args, **kwargs)
     return result
 
 
-async def call_async(name: str, function: Callable[..., Awaitable[R]], arguments: Arguments) -> R:
-    """Await *function* as the agent *name* and return what it returns."""
+async def call_async(
+    name: str, function: Callable[..., Awaitable[R]], arguments: Arguments, *, lacks_rollout: bool = False
+) -> R:
+    """Await *function* as the agent *name*, with the rollout when that is missing, and return what it returns."""
     args, kwargs = arguments
     async with _scope(name, arguments) as scope:
+        if lacks_rollout:
+            kwargs = {**kwargs, "rollout": scope.rollout(_task(arguments))}
         result = scope.result = await function(*args, **kwargs)
     return result
 
@@ -64,6 +72,11 @@ class _Scope(AbstractContextManager["_Scope"], AbstractAsyncContextManager["_Sco
     """A block that is traced; what the function returned is put into ``result``."""
 
     result: object = None
+
+    def rollout(self, task: object) -> AttemptedRollout:
+        """Return the rollout that the block is in, as far as it is known here without asking the store."""
+        outer = running.get() or home_rollout()
+        return rollout_of_call(task, (outer.rollout_id, outer.attempt_id) if outer else None)
 
     def __enter__(self) -> Self:
         return self
@@ -147,6 +160,10 @@ class _DirectRollout(_Scope):
         context = self._finish(exc)
         if context is not None:
             await context.__aexit__(None, None, None)
+
+    def rollout(self, task: object) -> AttemptedRollout:
+        """Return the rollout of this call."""
+        return rollout_of_call(task, self._ids)
 
     def _begin(self) -> None:
         rollout_id, attempt_id = self._ids

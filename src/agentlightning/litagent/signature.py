@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import time
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    from agentlightning.types.core import AttemptedRollout
 
 Injected = Literal["llm", "prompt_template"]
 """Parameters that get a resource."""
@@ -23,6 +26,23 @@ class AgentSignature(NamedTuple):
     resource: Injected
     wants_rollout: bool
     is_async: bool
+    rollout_place: int | None = None
+    """How many arguments by place come before ``rollout``; None where it has a default or is not wanted."""
+
+    def lacks_rollout(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bool:
+        """Tell whether a call leaves out the rollout that the function wants."""
+        return self.rollout_place is not None and len(args) <= self.rollout_place and "rollout" not in kwargs
+
+
+def rollout_of_call(task: object, ids: tuple[str, str] | None = None) -> AttemptedRollout:
+    """Return the rollout that a direct call is, with these ids of rollout and attempt; new ones where none is kept."""
+    from agentlightning._internal.ids import new_attempt_id, new_rollout_id  # noqa: PLC0415 - decorating needs none
+    from agentlightning.types.core import Attempt, AttemptedRollout  # noqa: PLC0415 - decorating loads no pydantic
+
+    rollout_id, attempt_id = ids or (new_rollout_id(), new_attempt_id())
+    now = time.time()
+    attempt = Attempt(rollout_id=rollout_id, attempt_id=attempt_id, sequence_id=1, start_time=now, status="running")
+    return AttemptedRollout(rollout_id=rollout_id, input=task, start_time=now, status="running", attempt=attempt)
 
 
 def name_of(function: object) -> str:
@@ -59,7 +79,12 @@ def analyse(function: Callable[..., object], resource: Injected) -> AgentSignatu
         if not known and parameter.default is parameter.empty:
             msg = f"nothing can be injected as parameter {parameter.name!r} of {where}; give it a default, or {remedy}"
             raise ValueError(msg)
-    return AgentSignature(resource, "rollout" in names, is_coroutine_function(function))
+    places = {
+        parameter.name: len(parameters) if parameter.kind is parameter.KEYWORD_ONLY else place
+        for place, parameter in enumerate(parameters)
+        if parameter.default is parameter.empty
+    }
+    return AgentSignature(resource, "rollout" in names, is_coroutine_function(function), places.get("rollout"))
 
 
 def detect(function: Callable[..., object]) -> AgentSignature:

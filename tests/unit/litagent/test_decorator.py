@@ -341,3 +341,33 @@ def test_an_agent_without_a_method_says_so() -> None:
         _ = Empty().trainer
     with pytest.raises(RuntimeError, match="has no runner; run it"):
         _ = Empty().runner
+
+
+@pytest.mark.parametrize("enabled", ["0", "1"])
+def test_a_direct_call_gets_the_rollout_that_it_is(enabled: str) -> None:
+    """A ``rollout`` that a function wants and a call leaves out is injected, traced or not; one that is given stays."""
+
+    @rollout
+    def plain(task: str, llm: object, rollout: Any) -> list[Any]:
+        return [task, llm, rollout]
+
+    @rollout
+    async def by_name(task: str, llm: object, *, rollout: Any) -> list[Any]:
+        await asyncio.sleep(0)
+        return [task, llm, rollout]
+
+    @rollout
+    def optional(task: str, llm: object, rollout: Any = None) -> list[Any]:
+        return [task, llm, rollout]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(vars(agl_settings)["_values"].used, "AGL_ENABLED", enabled == "1")
+        for result in (plain("t", 1), plain(task="t", llm=1), asyncio.run(by_name("t", 1))):
+            assert result[:2] == ["t", 1]
+            assert result[2].id == result[2].rollout_id == result[2].attempt.rollout_id
+            assert result[2].input == "t"
+        for outcome in (plain("t", 1, 2), plain("t", 1, rollout=2), asyncio.run(by_name("t", 1, rollout=2))):
+            assert outcome == ["t", 1, 2]
+        assert optional("t", 1) == ["t", 1, None]
+        with pytest.raises(TypeError, match="llm"):
+            plain("t")
