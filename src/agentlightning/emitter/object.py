@@ -294,10 +294,10 @@ def _type_name(value: object) -> str:
 
 
 def _repr(value: object) -> str:
-    if isinstance(value, _BUILTIN):
-        # Not repr(): of a deeply nested list it overflows the C stack once the recursion limit is raised.
-        return f"<{type(value).__name__} of {len(cast('Collection[object]', value))}>"
     try:
+        if isinstance(value, _BUILTIN):
+            # Not repr(): of a deeply nested list it overflows the C stack once the recursion limit is raised.
+            return f"<{type(value).__name__} of {len(cast('Collection[object]', value))}>"
         return _bounded(str.__str__(repr(value)))
     except Exception as error:  # noqa: BLE001 - __repr__ of the user's class
         return f"<repr failed: {type(error).__name__}>"
