@@ -128,8 +128,7 @@ class SpanQueue:
         self._produced = ledger.produced
         self._max_bytes = max_bytes
         self._item_bytes = float(_FIRST_GUESS_BYTES)
-        self._room = int(max_bytes / _FIRST_GUESS_BYTES)
-        self._half = max(1, self._room // 2)
+        self._room = self._half = self._fitted = 0
         # Reentrant: a signal handler, or the garbage collector, may end a span in a thread that is in here.
         self._lock = threading.RLock()
         self._drained = threading.Condition(self._lock)
@@ -144,6 +143,7 @@ class SpanQueue:
         """Somebody waits for what is in the queue, or it is half full: the worker must not pause."""
         self.sleeping = True
         """The worker waits without a clock; the next item has to wake it."""
+        self._fit()
 
     def put_ended(self, span: ReadableSpan) -> bool:
         """Take a span that ended: count it, number it, queue it. Returns False when it had to be dropped.
@@ -154,6 +154,8 @@ class SpanQueue:
         """
         press = False
         with self._lock:
+            if quick.changes != self._fitted:
+                self._fit()
             if quick.is_limited and span.name not in PRECIOUS and not self._bucket.takes():
                 self.refuse("filtered")
                 drop(span, "filtered")
@@ -263,9 +265,14 @@ class SpanQueue:
         seen = 2_000 + 3.5 * bytes_per_span
         with self._lock:
             self._item_bytes += 0.2 * (seen - self._item_bytes)
-            max_bytes = min(self._max_bytes, settings.get(settings.MEMORY_THRESHOLD) // 2)
-            self._room = max(1, int(max_bytes / self._item_bytes))
-            self._half = max(1, self._room // 2)
+            self._fit()
+
+    def _fit(self) -> None:
+        """Compute how many spans there is room for; called with the lock held."""
+        self._fitted = quick.changes
+        max_bytes = min(self._max_bytes, settings.get(settings.MEMORY_THRESHOLD) // 2)
+        self._room = max(1, int(max_bytes / self._item_bytes))
+        self._half = max(1, self._room // 2)
 
     @property
     def bytes(self) -> float:

@@ -162,14 +162,16 @@ _lowering = _Lowering()
 class _Quick:
     """What the thread of the program looks at for every span: whether there is anything to look at more closely."""
 
-    __slots__ = ("is_limited", "is_plain")
+    __slots__ = ("changes", "is_limited", "is_plain")
 
     def __init__(self) -> None:
+        self.changes = 0
         self.forget()
         settings.on_change(self.forget)
 
     def forget(self) -> None:
         """A setting may have changed: nothing is known."""
+        self.changes += 1
         self.is_plain = False
         self.is_limited = True
 

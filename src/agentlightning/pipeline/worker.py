@@ -57,6 +57,9 @@ _STUCK_S, _STUCK_PRESSED_S = 1.0, 0.1
 _STUCK_REMOTE_S = 0.05
 """The same where a store is remote: what comes during a request has to be on the disk in time."""
 
+_CLEAN_UP_S = 1.0
+"""Shortest pause between two clean-ups: a collection stops the program for a moment."""
+
 _AGAIN_S = 0.2
 """Pause after the worker thread failed as a whole."""
 
@@ -97,6 +100,7 @@ class Worker:
         self._order = threading.RLock()
         """Held from taking items to having them in order behind the earlier ones; not while a store is written."""
         self._flushes: list[Flush] = []
+        self._next_count = 0.0
         self._last: SpanRecord | None = None
         """The record that was made last: an alert is put beside it."""
         self._delivering_since: float | None = None
@@ -390,9 +394,14 @@ class Worker:
 
     def _keep_within_memory(self) -> None:
         """Clean up before queue, held traces and what waits for stores together reach ``memory_threshold``."""
+        now = time.monotonic()
+        if now < self._next_count:
+            return
+        self._next_count = now + _WATCH_S
         used = self._queue.bytes + self._tail.bytes + self._exporter.bytes
         if used > 0.75 * settings.get(settings.MEMORY_THRESHOLD):
             log.warning("%d bytes wait: cleaning up", used)
+            self._next_count = now + _CLEAN_UP_S
             self._free()
             gc.collect()
 

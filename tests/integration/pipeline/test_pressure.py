@@ -1,0 +1,142 @@
+"""Under pressure: bursts to a slow server, little memory, slow and failing stores; the short forms of benchmarks."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.integration.pipeline.conftest import Programs
+
+_PREFIX = """
+import sys, time
+from agentlightning.pipeline.process import flush
+from agentlightning.tracer.provider import get_tracer
+def emit(count):
+    for _ in range(count):
+        get_tracer().start_span("work").end()
+"""
+
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
+
+
+def run_benchmark(name: str, *arguments: str, timeout_s: float = 19) -> dict[str, float]:
+    """Run a benchmark, whose exit code says whether it kept its bars, and return the figures of its last line."""
+    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_burst_to_a_slow_server_loses_nothing() -> None:
+    """3,000 spans, half a second for each batch: 0 lost, and 99 of 100 calls take less than a millisecond."""
+    figures = run_benchmark("burst", "--spans", "3000", "--seconds-per-batch", "0.5")
+    assert figures["in_store"] == 3_000
+    assert figures["spilled_meanwhile"] > 2_000
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_long_burst_to_a_slow_server_loses_nothing() -> None:
+    """20,000 spans, one second for each batch."""
+    assert run_benchmark("burst", timeout_s=230)["in_store"] == 20_000
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(800)
+def test_ten_minutes_change_nothing() -> None:
+    """500 spans a second: memory, threads and file descriptors stay where they are."""
+    assert run_benchmark("soak", timeout_s=780)["lost"] == 0
+
+
+def alerts(programs: Programs) -> list[tuple[str, str]]:
+    """Return the names of the alerts in the store, with the rollout of each."""
+    connection = sqlite3.connect(programs.store)
+    query = "SELECT json_extract(events, '$[0].attributes.name'), rollout_id FROM spans WHERE name = ?"
+    try:
+        return list(connection.execute(query, ("agentlightning.alert",)))
+    finally:
+        connection.close()
+
+
+def test_a_slow_store_makes_one_event_and_calls_the_program(programs: Programs) -> None:
+    """A file that another process keeps: the event lies in the trace, once, and the function was called."""
+    programs.run("emit(1)")
+    connection = sqlite3.connect(programs.store, isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    code = """
+import agentlightning
+seen = []
+agentlightning.add_alert_listener(seen.append)
+with agentlightning.OtelTracer().trace_context("r"):
+    emit(3)
+    until = time.monotonic() + 10
+    while not seen and time.monotonic() < until: time.sleep(0.05)
+    print(seen[0].name, seen[0].threshold, flush=True)
+    sys.stdin.readline()
+    flush(10)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _PREFIX + code], env={**programs.environment, "AGL_WATCH_LATENCY_S": "0.5"},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        line = process.stdout.readline() if process.stdout else ""
+    finally:
+        connection.rollback()
+        connection.close()
+    process.communicate("\n", timeout=15)
+    assert line.split() == ["latency", "0.5"]
+    assert process.returncode == 0
+    found = alerts(programs)
+    assert [name for name, _ in found] == ["latency"]
+    connection = sqlite3.connect(programs.store)
+    rollouts = {row[0] for row in connection.execute("SELECT rollout_id FROM spans WHERE name = 'work'")}
+    connection.close()
+    assert found[0][1] in rollouts
+    assert programs.account().total_lost == 0
+
+
+def test_little_memory_frees_what_is_held(programs: Programs) -> None:
+    """Above the threshold of the watch: an event, and traces that wait for a tail rule are let go, counted."""
+    code = """
+emit(1)
+import agentlightning
+agentlightning.configure(sample_rate=0.0, tail_errors=True)
+emit(200)
+time.sleep(0.2)
+agentlightning.configure(watch_memory=0.0001)
+until = time.monotonic() + 10
+while account().lost.get("sampled", 0) < 200 and time.monotonic() < until: time.sleep(0.05)
+print(account().lost)
+"""
+    assert programs.run(code).strip() == "{'sampled': 200}"
+    assert [name for name, _ in alerts(programs)] == ["memory"]
+
+
+def test_the_memory_threshold_bounds_what_waits(programs: Programs) -> None:
+    """4 MB for all: a store that nobody reaches and held traces of 40 MB; everything is spilled or counted."""
+    code = """
+import agentlightning
+agentlightning.configure(memory_threshold=2**22, sample_rules="keep*=keep", sample_rate=0.5, tail_errors=True)
+text = "x" * 2000
+used = []
+worker = get_pipeline().worker
+for number in range(8000):
+    tracer.start_span("work" if number % 2 else "keep", attributes={"text": text}).end()
+    if number % 100 == 0:
+        used.append(worker._queue.bytes + worker._tail.bytes + worker._exporter.bytes)
+flush(3)
+get_pipeline().begin_exit()
+done = account()
+print(max(used) < 1.3 * 2**22, done.produced == done.stored + done.waiting + done.total_lost, sorted(done.lost))
+"""
+    output = programs.run(code, AGL_STORE="http://127.0.0.1:9", AGL_FLUSH_TIMEOUT_S="1")
+    assert output.split(maxsplit=2)[:2] == ["True", "True"]
+    assert output.split(maxsplit=2)[2].strip() == "['sampled']"
