@@ -63,7 +63,7 @@ class SqlContents(SqlFollow):
             if not transaction.run("reserve_sequence", (rollout_id,)):
                 msg = f"there is no rollout {rollout_id!r}"
                 raise UnknownIdError(msg)
-            return int(transaction.fetch("last_sequences", (to_json({rollout_id: 0}),))[0][1])
+            return int(transaction.fetch("last_sequence", (rollout_id,))[0][1])
 
         _ = attempt_id  # numbers never repeat over the attempts of a rollout
         return await self.change(reserve)

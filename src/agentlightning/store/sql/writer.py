@@ -256,12 +256,17 @@ def _number(transaction: Transaction, ended: list[SpanRecord], rows: list[list[o
     if not ended:
         return
     counts = Counter(span.rollout_id for span in ended)
-    wanted = to_json(counts)
-    if transaction.run("reserve_sequences", (wanted,)) != len(counts):
+    if len(counts) == 1:
+        ((rollout_id, count),) = counts.items()
+        reserve, last, reserved, wanted = "reserve_sequences_of", "last_sequence", (rollout_id, count), (rollout_id,)
+    else:
+        wanted = reserved = (to_json(counts),)
+        reserve, last = "reserve_sequences", "last_sequences"
+    if transaction.run(reserve, reserved) != len(counts):
         # A rollout that this writer knew was deleted meanwhile: make it again, then number all spans anew.
         _start(transaction, _implicit_starts(ended, project))
-        transaction.run("reserve_sequences", (wanted,))
-    after: dict[str, int] = dict(transaction.fetch("last_sequences", (wanted,)))
+        transaction.run(reserve, reserved)
+    after: dict[str, int] = dict(transaction.fetch(last, wanted))
     following = {rollout_id: after[rollout_id] - count + 1 for rollout_id, count in counts.items()}
     for span, row in zip(ended, rows, strict=True):
         number_row(row, following[span.rollout_id])

@@ -22,6 +22,13 @@ ON CONFLICT DO NOTHING;
 -- name: add_sources
 INSERT OR IGNORE INTO sources (source_id, process, scope_name, scope_version, schema_url, resource) VALUES {rows};
 
+-- name: reserve_sequences_of
+-- For a batch of one rollout, the usual case: a table made of JSON takes a cold processor 0.1 ms longer.
+UPDATE rollouts SET last_sequence = last_sequence + ?2 WHERE rollout_id = ?1;
+
+-- name: last_sequence
+SELECT rollout_id, last_sequence FROM rollouts WHERE rollout_id = ?1;
+
 -- name: reserve_sequences
 -- ?1 is a JSON object: rollout id -> how many spans.
 UPDATE rollouts SET last_sequence = last_sequence + (SELECT value FROM json_each(?1) WHERE key = rollout_id)
