@@ -1,0 +1,113 @@
+"""Where the proxy's spans go: redacted, committed in groups, spilled to the disk when the store is away."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from typing import TYPE_CHECKING
+
+from agentlightning import settings
+from agentlightning._internal.guard import guard
+from agentlightning.pipeline.export import Exporter
+from agentlightning.pipeline.ledger import Ledger, ledger_folder
+from agentlightning.pipeline.limits import cut_huge, limit
+from agentlightning.pipeline.redaction import Redactor
+from agentlightning.types.record import WriteBatch
+from agentlightning.view.integrity import flag
+
+if TYPE_CHECKING:
+    from agentlightning.store.base import LightningStore
+    from agentlightning.types.record import SpanRecord
+
+_MOST = 256
+"""Spans of one transaction."""
+_RETRY_S = 0.2
+"""Pause between two looks at a store that could not take something."""
+
+_Waiting = tuple["SpanRecord", asyncio.AbstractEventLoop, "asyncio.Future[None]"]
+
+
+class SpanSink:
+    """Writes spans on one thread of its own; whatever waits meanwhile goes into the next transaction."""
+
+    def __init__(self, store: LightningStore) -> None:
+        """Write to *store*."""
+        self.ledger = Ledger(ledger_folder(store.url, None) if store.url else None)
+        self._exporter = Exporter(lambda _attempt: store, self.ledger)
+        self._redactor = Redactor()
+        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._counter = 0
+        self._thread = threading.Thread(target=self._run, name="agentlightning-proxy-sink", daemon=True)
+        self._thread.start()
+
+    async def put(self, record: SpanRecord) -> None:
+        """Return when *record* is durable, or when it is known that the store cannot take it now; raises nothing."""
+        loop = asyncio.get_running_loop()
+        written: asyncio.Future[None] = loop.create_future()
+        self._queue.put((record, loop, written))
+        await written
+
+    def close(self, timeout_s: float) -> None:
+        """Write what waits, or bring it to the disk; at most *timeout_s*."""
+        self._queue.put(None)
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        closing = False
+        while not closing:
+            waiting = self._next()
+            closing = None in waiting
+            items = [item for item in waiting if item is not None]
+            with guard("proxy.sink"):
+                self._write([record for record, _, _ in items])
+            for _, loop, written in items:
+                with guard("proxy.sink"):
+                    if not loop.is_closed():
+                        loop.call_soon_threadsafe(_resolve, written)
+        with guard("proxy.sink"):
+            self._exporter.rescue()
+            if not self.ledger.account().waiting:
+                self.ledger.remove()
+
+    def _next(self) -> list[_Waiting | None]:
+        """Wait for spans, and take all that are there."""
+        found: list[_Waiting | None] = []
+        while not found:
+            try:
+                found.append(self._queue.get(timeout=_RETRY_S if self._exporter.waiting() else None))
+            except queue.Empty:
+                with guard("proxy.sink"):
+                    self._exporter.deliver()
+        while len(found) < _MOST and not self._queue.empty():
+            found.append(self._queue.get_nowait())
+        return found
+
+    def _write(self, records: list[SpanRecord]) -> None:
+        if not records:
+            return
+        self.ledger.produced[0] += len(records)
+        ready = [record for record in records if self._is_prepared(record)]
+        self._exporter.put(WriteBatch(spans=ready))
+        self._exporter.deliver()
+
+    def _is_prepared(self, record: SpanRecord) -> bool:
+        """Redact, then limit; a span that cannot be redacted is dropped and counted."""
+        self._counter += 1
+        record.counter = self._counter
+        max_bytes, cut = settings.get(settings.MAX_VALUE_BYTES), list[str]()
+        done = False
+        with guard("proxy.redact"):
+            cut_huge(record.attributes, max_bytes, cut)
+            self._redactor.redact(record)
+            limit(record, max_bytes, cut)
+            flag(record)
+            done = True
+        if not done:
+            self.ledger.count("redactor_failed")
+        return done
+
+
+def _resolve(written: asyncio.Future[None]) -> None:
+    if not written.done():
+        written.set_result(None)
