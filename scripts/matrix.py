@@ -48,7 +48,7 @@ def agentops(version: str) -> Environment:
     """Return the environment of one release of the AgentOps SDK, which pins wrapt, psutil and packaging low."""
     packages = {"agentops": f"agentops=={version}", **LANGCHAIN}
     tests = ("tests/acceptance/agentops", "tests/integration/instrumentation", "tests/integration/tracer")
-    return Environment(packages=packages, tests=tests)
+    return Environment(packages=packages, marker="slow or not slow", tests=tests)
 
 
 NEWEST = {"openai": "openai>=3,<4", "smolagents": "smolagents[openai]>=1.26,<2"}

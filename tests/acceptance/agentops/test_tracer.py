@@ -53,3 +53,15 @@ def test_combinations_of_what_is_managed(sdk: Any, model: ModelServer) -> None:
     third = said["neither"]
     assert (third["spans"], third["server"], third["initialized"]) == ([[chat, False]], False, True)
     assert second["engine"] == third["engine"] == "the AgentOps client of the program"
+
+
+@pytest.mark.parametrize("strategy", ["shm", pytest.param("cs", marks=pytest.mark.slow)])
+def test_trainer_with_threads_and_with_processes(sdk: Any, model: ModelServer, strategy: str) -> None:
+    """Each rollout has its call, with ids, and its one reward, whichever way the workers run."""
+    end = sdk.run((PROGRAMS / "trained.py").read_text(), patience_s=110, STRATEGIES=strategy).check()
+    (line,) = [json.loads(line) for line in end.stdout.splitlines() if line.startswith("[")]
+    name, states, found = line
+    assert name == strategy
+    assert states == {f"{strategy}-{number}": "succeeded" for number in range(4)}
+    for spans in found.values():
+        assert spans == [["agentlightning.reward.task", False], ["openai.chat.completion", True]]
