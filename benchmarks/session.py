@@ -153,9 +153,10 @@ def off_share(bench: Bench, rounds: int) -> tuple[float, float]:
 
     Bare is the library alone; switched off, it has its own methods again, so what is left is the collector's call.
     """
-    from smolagents import MultiStepAgent  # noqa: PLC0415 - AGL_STORE is set by now
+    import smolagents  # noqa: PLC0415 - AGL_STORE is set by now
 
-    original = MultiStepAgent.run
+    library: Any = smolagents.MultiStepAgent
+    original = library.run
     agent = make_agent(0.0)
 
     def bare() -> None:
@@ -167,7 +168,7 @@ def off_share(bench: Bench, rounds: int) -> tuple[float, float]:
 
     bench.manager.enable_telemetry()
     bench.manager.disable_telemetry()
-    if MultiStepAgent.run is not original:
+    if library.run is not original:
         sys.exit("switching telemetry off has left something on smolagents")
     found: dict[str, list[float]] = {"off": [], "bare": []}
     for number in range(rounds + 1):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import agentlightning
 from agentlightning import add_span_listener, remove_span_listener, settings
+from agentlightning.instrumentation import registry
 from agentlightning.tracer.inherited import set_process_attributes
 from ai_agents.telemetry.collector import NoOpCollector, TelemetryCollector
 from ai_agents.telemetry.data_store import TelemetryDataStore
@@ -73,6 +75,7 @@ class TelemetryManager:
         self._is_shutdown = False
         self._reader: SpanReader | None = None
         self._instrumented = False
+        self._began_capture = False
         atexit.register(self.shutdown)
 
     @classmethod
@@ -87,6 +90,7 @@ class TelemetryManager:
             old, cls._instance = cls._instance, None
         if old is not None:
             old.shutdown()
+            old._end_capture()  # noqa: SLF001 - of this class
             atexit.unregister(old.shutdown)
 
     def initialize(self, config: dict[str, Any] | None = None) -> None:
@@ -303,6 +307,8 @@ class TelemetryManager:
             set_process_attributes({SESSION_ID: self._session_id})
         if not self._instrumented:
             self._instrumented = True
+            # What the program has begun itself is the program's to end.
+            self._began_capture = not _is_capturing()
             agentlightning.OtelTracer().init()
 
     def _stop_reading(self) -> None:
@@ -315,6 +321,12 @@ class TelemetryManager:
             self._collector.is_fed_by_spans = False
         if self._instrumented and not self.is_enabled() and not os.environ.get("AGL_ATTEMPT_ID"):
             self._instrumented = False
+            self._end_capture()
+
+    def _end_capture(self) -> None:
+        """Put the libraries back, where this manager was the one that began to trace them."""
+        began, self._began_capture = self._began_capture, False
+        if began:
             agentlightning.uninstrument_all()
 
     def _changed(self, ended: bool) -> None:  # noqa: FBT001 - a callback
@@ -378,6 +390,11 @@ class TelemetryManager:
             "overhead_s": spent_ns / 1e9,
             "errors": len(get_error_handler().get_error_summary()),
         }
+
+
+def _is_capturing() -> bool:
+    """Tell whether libraries are traced already, or will be when they are imported."""
+    return any(type(finder).__module__ == registry.__name__ for finder in sys.meta_path)
 
 
 def _archive(collector: TelemetryCollector, store: TelemetryDataStore | None) -> None:

@@ -240,3 +240,14 @@ def test_content_is_kept_where_only_one_has_it(messages: Any, kit: Any) -> None:
     assert messages()["model"] == (True, False)
     kit.Scripted("hello").generate([{"role": "user", "content": "hi"}])
     assert messages()["model"] == (True, True)
+
+
+def test_switching_off_leaves_the_programs_own_tracing(kit: Any, kinds: Any) -> None:
+    """Sessions that are switched off do not end the tracing that the program began itself."""
+    agentlightning.OtelTracer().init()
+    manager = TelemetryManager.get_instance()
+    manager.initialize()
+    manager.disable_telemetry()
+    kit.coder(kit.code("final_answer(1)")).run("x")
+    assert kinds()["AGENT"] == 1
+    assert manager.get_collector().get_session_data().total_tokens.total_tokens == 0
