@@ -74,7 +74,13 @@ class Candidates:
 
     def __init__(self) -> None:
         """Make all providers; ours is the process's own, another one is joined."""
-        from agentlightning import emit_reward  # noqa: PLC0415 - AGL_STORE is set by now
+        from agentlightning import (  # noqa: PLC0415 - AGL_STORE is set
+            MessageEvent,
+            emit_event,
+            emit_message,
+            emit_reward,
+            register_event_type,
+        )
         from agentlightning.pipeline.process import get_pipeline  # noqa: PLC0415 - see above
         from agentlightning.tracer.processor import CaptureProcessor  # noqa: PLC0415 - see above
         from agentlightning.tracer.provider import get_provider  # noqa: PLC0415 - see above
@@ -89,6 +95,12 @@ class Candidates:
         self.reward = {
             "batch": span_with(batch.get_tracer("bench"), {"reward": 1.0}),
             "own": lambda: emit_reward(1.0),
+        }
+        register_event_type("bench.step")
+        self.event = {
+            "message": lambda: emit_message("hi"),
+            "event": lambda: emit_event(MessageEvent("hi")),
+            "custom": lambda: emit_event("bench.step", {"attempt": 2}),
         }
 
     def idle(self) -> AbstractContextManager[object]:
@@ -138,12 +150,15 @@ def main() -> None:
         wall = compare(candidates, {n: candidates.span[n] for n in ("batch", "own")}, wall_time_us, rounds)
         with use_span(candidates.current):  # a reward is given inside a rollout
             reward = compare(candidates, dict(candidates.reward), thread_time_us, rounds, candidates.idle)
+            event = compare(candidates, dict(candidates.event), thread_time_us, rounds, candidates.idle)
         candidates.settle()
     rows = [
         ("span, our provider / bare SDK", cpu, "own", "bare", 1.25),
         ("span, joined provider / bare SDK", cpu, "joined", "bare", 1.4),
         ("span, wall, worker busy / batch processor", wall, "own", "batch", 1.2),
         ("emit_reward / SDK span with batch processor", reward, "own", "batch", 0.3),
+        ("emit_event, receipt thrown away / emit_message", event, "event", "message", 2.0),
+        ("emit_event of a custom type / emit_message", event, "custom", "message", 2.2),
     ]
     print(
         f"{os.cpu_count()} CPUs, {platform.system()} {platform.machine()}, Python {platform.python_version()}, ", end=""

@@ -73,6 +73,8 @@ def emit_reward(
     Raises:
         ValueError: *reward* is not a number or has no such primary key, or *target* is no recorded span.
     """
+    if type(reward) is float and primary_key is attributes is target is None and not math.isnan(reward):
+        return emit_span(_NAME, {semconv.REWARD: reward}) or _unrecorded({semconv.REWARD: reward})
     values = _values(reward, primary_key)
     made = dict(values)
     link = None
