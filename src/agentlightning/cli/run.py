@@ -72,12 +72,13 @@ def _is_flag(option: click.Parameter) -> bool:
     "--no-instrument", "left_out", metavar="NAME", multiple=True, help="Leave an instrumentor out; repeatable."
 )
 @click.option("--best-effort", is_flag=True, help="Run the program untraced when the store cannot be used.")
+@click.option("--proxy", is_flag=True, help="Record model calls of any language, by a proxy for OpenAI and Anthropic.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing at the end.")
 @click.option("-m", "module", metavar="MODULE", help="Run a module, as python -m does.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def command(  # noqa: PLR0913 - one parameter for each option
-    *, store: str | None, project: str | None, left_out: tuple[str, ...], best_effort: bool, quiet: bool,
-    module: str | None, command: tuple[str, ...],
+    *, store: str | None, project: str | None, left_out: tuple[str, ...], best_effort: bool, proxy: bool,
+    quiet: bool, module: str | None, command: tuple[str, ...],
 ) -> int:  # fmt: skip
     """Run a program and record its agents: agl run python my_agent.py, agl run my_agent.py, agl run -m package.
 
@@ -94,8 +95,14 @@ def command(  # noqa: PLR0913 - one parameter for each option
                 raise
             click.echo(f"agl: not recorded: {error}", err=True)
     variables = recording.environment() if recording else {}
-    child = Child(arguments, {**os.environ, **environment, **variables})
-    code = child.run(while_it_runs=_preload if recording else None)
+    with contextlib.ExitStack() as stack:
+        if recording and proxy:
+            from agentlightning.cli.proxy import model_proxy  # noqa: PLC0415 - only where it is asked for
+
+            ids = recording.rollout_id, recording.attempt_id
+            variables |= stack.enter_context(model_proxy(recording.writer.url, *ids))
+        child = Child(arguments, {**os.environ, **environment, **variables})
+        code = child.run(while_it_runs=_preload if recording else None)
     # The program has ended: whatever goes wrong from here on, its exit code or signal is what the caller gets.
     if recording:
         line = f"agl: the summary cannot be made · agl show {recording.rollout_id}"

@@ -22,7 +22,7 @@ class Backend:
     """A server that speaks the OpenAI API, or Anthropic's."""
 
     endpoint: str
-    """Base URL with its version, as a client takes it: ``http://127.0.0.1:8000/v1``."""
+    """Base URL as a client takes it: for OpenAI's with its version, ``http://127.0.0.1:8000/v1``."""
     model: str | None = None
     """The model that it serves; None: any. A request for a model that no backend names goes to any of them."""
     api_key: str | None = None
@@ -48,10 +48,11 @@ class Backend:
             msg = f"the weight of {self.endpoint} is {self.weight}; it must be 0 or more"
             raise SettingError(msg)
 
-    @property
-    def base(self) -> str:
-        """The endpoint without a slash at its end, and without its version."""
-        return self.endpoint.rstrip("/").removesuffix("/v1")
+    def url(self, path: str) -> str:
+        """Return the address of *path*, such as ``/chat/completions``."""
+        root = self.endpoint.rstrip("/")
+        # Anthropic's clients add the version themselves, those of OpenAI do not.
+        return (root.removesuffix("/v1") + "/v1" if self.anthropic else root) + path
 
 
 def backends_of(given: object) -> tuple[Backend, ...]:

@@ -122,7 +122,7 @@ class Relay:
         content = request.body
         if request.path in {"/chat/completions", "/completions"} and await self._knows_token_ids(backend):
             content = _asking_for_tokens(request)
-        url = f"{backend.base}/v1{request.path}" + (f"?{request.query}" if request.query else "")
+        url = backend.url(request.path) + (f"?{request.query}" if request.query else "")
         sent = httpx.Request(
             request.method, url, headers=headers, content=content, extensions={"timeout": _TIMEOUT.as_dict()}
         )
@@ -138,7 +138,7 @@ class Relay:
             with contextlib.suppress(httpx.HTTPError, OSError, ValueError, TypeError, KeyError):
                 key = {"authorization": f"Bearer {backend.api_key}"} if backend.api_key else {}
                 extensions = {"timeout": httpx.Timeout(2.0).as_dict()}
-                asked = httpx.Request("GET", f"{backend.base}/v1/models", headers=key, extensions=extensions)
+                asked = httpx.Request("GET", backend.url("/models"), headers=key, extensions=extensions)
                 answer = await self._transport.handle_async_request(asked)
                 models = json.loads(await answer.aread())["data"]
                 known = any(model.get("owned_by") in {"vllm", "sglang"} for model in models)
