@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk.trace import ReadableSpan
 
-    from agentlightning.types.record import SpanRecord
+    from agentlightning.types.record import SpanRecord, WriteBatch
 
 STORED, SPILLED, DROPPED, WAITING = "stored", "spilled", "dropped", "waiting"
 
@@ -153,6 +153,12 @@ def settle_missing(before: list[SpanRecord], after: list[SpanRecord], reason: st
     if before is not after and _receipts:
         kept = {id(record) for record in after}
         settle([record for record in before if id(record) not in kept], DROPPED, reason)
+
+
+def take_rejected(batch: WriteBatch, span_ids: set[str]) -> None:
+    """Take the spans with *span_ids*, which a store has rejected, out of *batch*, and tell their receipts."""
+    settle([span for span in batch.spans if span.span_id in span_ids], DROPPED, "rejected")
+    batch.spans = [span for span in batch.spans if span.span_id not in span_ids]
 
 
 def drop(span: ReadableSpan, reason: str) -> None:
