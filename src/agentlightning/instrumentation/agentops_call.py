@@ -73,18 +73,13 @@ class AdoptedCall(RecordedCall):
             span.end = self._sdk_ends
 
     def _sdk_ends(self, end_time: int | None = None) -> None:
-        """Stand in for the span's ``end``: the SDK calls it."""
-        if self._is_unread():
-            self._ended_by_sdk = True  # the program reads the body, or leaves it: then it ends
+        """Stand in for the span's ``end``: the SDK calls it, for some streams before anything was read."""
+        if not self._is_finished and (self._request.raw == "stream" or (self.is_stream and self.state is None)):
+            self._ended_by_sdk = True  # the program reads on, or leaves it: then it ends
             return
-        if self.state is None and self.is_stream:
-            self.state = "closed_early"
         self.finish(self.output.payload())
         self._release()
         self._end(end_time)
-
-    def _is_unread(self) -> bool:
-        return self._request.raw == "stream" and not self._is_finished
 
     def _release(self) -> None:
         vars(self.span).pop("end", None)

@@ -133,6 +133,10 @@ def _detach_streams(patches: Patches) -> None:
         owner = getattr(module, name, None)
         if owner is not None:
             patches.replace(owner, "__init__", _detaching(owner.__init__, context))
+            if hasattr(owner, "__exit__"):
+                patches.replace(owner, "__exit__", _closing(owner.__exit__))
+            if hasattr(owner, "__aexit__"):
+                patches.replace(owner, "__aexit__", _closing_later(owner.__aexit__))
     if hasattr(module, "_create_tool_span"):
         patches.replace(module, "_create_tool_span", _below_parent(module._create_tool_span))  # noqa: SLF001 - of the SDK
 
@@ -145,6 +149,26 @@ def _detaching(original: Callable[..., None], context: ModuleType) -> Callable[.
             self._token = _DETACHED
 
     return init
+
+
+def _closing(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Close the stream at the end of its block, as the library does and the SDK forgets."""
+
+    def leave(self: Any, *args: Any) -> Any:  # noqa: ANN401 - of the SDK
+        with guard("agentops.stream"):
+            self._stream.close()
+        return original(self, *args)
+
+    return leave
+
+
+def _closing_later(original: Callable[..., Any]) -> Callable[..., Any]:
+    async def leave(self: Any, *args: Any) -> Any:  # noqa: ANN401 - of the SDK
+        with guard("agentops.stream"):
+            await self._stream.close()
+        return await original(self, *args)
+
+    return leave
 
 
 def _below_parent(original: Callable[..., None]) -> Callable[..., None]:

@@ -97,8 +97,8 @@ def check_call(cell: str, span: Span) -> None:
         assert span.attributes[semconv.STREAM_STATE] == "closed_early"
         return
     assert semconv.STREAM_STATE not in span.attributes, cell
-    if cell == "tool":
-        assert span.attributes[semconv.RESPONSE_TOKEN_IDS]
+    if cell == "tool" or "completion" in cell:
+        assert span.attributes[semconv.RESPONSE_TOKEN_IDS], cell
         return
     assert span.attributes[semconv.RESPONSE_TOKEN_IDS] == token_ids(TEXT), cell
     assert len(list(cast("list[float]", span.attributes[semconv.LOGPROBS]))) == len(token_ids(TEXT)), cell

@@ -99,6 +99,10 @@ CELLS = {
     "parse": lambda: chat.parse(**ASK),
     "stream": lambda: list(chat.create(stream=True, **ASK)),
     "two": lambda: chat.create(n=2, **ASK),
+    "completion": lambda: client.completions.create(model="m", prompt="say it", extra_body=ASK["extra_body"]),
+    "streamed completion": lambda: list(
+        client.completions.create(model="m", prompt="say it", stream=True, extra_body=ASK["extra_body"])
+    ),
     "left": left,
     "after": lambda: chat.create(**ASK),
     "left_in_block": left_in_block,
