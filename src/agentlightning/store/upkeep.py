@@ -11,12 +11,14 @@ import sqlite3
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from agentlightning.errors import StoreCorruptError, StoreUnavailableError, StoreVersionError
+from agentlightning.store.pack import to_json
 from agentlightning.store.sql.connector import migrations
 from agentlightning.store.sql.integrity import damaged_spans
 from agentlightning.store.sql.sqlite import APPLICATION_ID
+from agentlightning.types.core import AttemptStatus, RolloutStatus
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 _PAGES_PER_STEP = 1000
 _MOST_NAMED = 50
 """Damaged spans that a check names; the rest it counts."""
+_CHECKSUMS_SINCE = 3
+"""First schema version whose spans have a checksum."""
 _SIDE_FILES = ("-wal", "-shm", "-journal")
 
 
@@ -71,8 +75,20 @@ _CHECKS = {
     "(SELECT 1 FROM rollouts r WHERE r.rollout_id = a.rollout_id)",
     "rollouts whose place in the queue does not fit their status": "SELECT count(*) FROM rollouts "
     "WHERE (queue_place IS NOT NULL) <> (status IN ('queuing', 'requeuing'))",
-    "spans with attributes that cannot be read": "SELECT count(*) FROM spans WHERE NOT json_valid(attributes)",
 }
+
+_UNREADABLE = {
+    "rollout": "SELECT rollout_id FROM rollouts WHERE NOT (json_valid(input) AND json_valid(config) AND "
+    "json_valid(metadata) AND status IN (SELECT value FROM json_each(:statuses)) AND typeof(start_ns) = 'integer') "
+    "LIMIT :most",
+    "attempt": "SELECT attempt_id || ' of rollout ' || rollout_id FROM attempts WHERE NOT (json_valid(metadata) AND "
+    "status IN (SELECT value FROM json_each(:statuses)) AND typeof(start_ns) = 'integer') LIMIT :most",
+    "span": "SELECT span_id || ' of trace ' || trace_id || ' in rollout ' || rollout_id FROM spans WHERE crc IS NULL "
+    "AND NOT (json_valid(attributes) AND json_valid(facts) AND json_valid(events) AND json_valid(links)) LIMIT :most",
+}
+"""Rows without a checksum that no reader can make sense of."""
+
+_STATUSES = to_json([*get_args(RolloutStatus), *get_args(AttemptStatus)])
 
 
 def _structure(connection: sqlite3.Connection) -> list[str]:
@@ -88,7 +104,12 @@ def _loose_ends(connection: sqlite3.Connection) -> list[str]:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     checks = [check for check in _CHECKS.items() if version > 1 or "queue_place" not in check[1]]
     counted = {what: connection.execute(query).fetchone()[0] for what, query in checks}
-    return [f"{count} {what}" for what, count in counted.items() if count]
+    found = [f"{count} {what}" for what, count in counted.items() if count]
+    for what, query in _UNREADABLE.items():
+        text = query if version >= _CHECKSUMS_SINCE else query.replace("crc IS NULL", "1")
+        rows = connection.execute(text, {"statuses": _STATUSES, "most": _MOST_NAMED})
+        found += [f"{what} {name} is damaged" for (name,) in rows]
+    return found
 
 
 def backup(path: Path, target: Path) -> int:

@@ -291,3 +291,35 @@ def test_without_room_a_copy_leaves_nothing_behind(tmp_path: Path) -> None:
     answer = subprocess.run(command, capture_output=True, text=True, check=True)
     assert answer.stdout == "True\nTrue\n"
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        ("UPDATE rollouts SET metadata = '{'", "rollout ro-"),
+        ("UPDATE rollouts SET config = ''", "rollout ro-"),
+        ("UPDATE rollouts SET status = 'odd', queue_place = NULL", "rollout ro-"),
+        ("UPDATE attempts SET metadata = '{'", "attempt at-"),
+        ("UPDATE spans SET attributes = '{'", "span "),
+        ("UPDATE spans SET packed = x'02ffff'", "span "),
+        ("UPDATE spans SET facts = '[', crc = NULL", "span "),
+    ],
+)
+def test_a_damaged_row_is_named_and_never_a_traceback(
+    damage: str, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who reads a damaged row gets one sentence that names it, and a check of the store names it too."""
+    path = tmp_path / "store.db"
+    store = SqliteLightningStore(path)
+    fill(store, 1, 1)
+    store.close()
+    connection = sqlite3.connect(path)
+    connection.execute(damage)
+    connection.commit()
+    connection.close()
+    capsys.readouterr()
+    assert agl("show", "latest", "--raw", "--no-pager", "--store", path) == 2
+    shown = capsys.readouterr().err
+    assert re.match(f"agl: {named}[^ ]+ .*is damaged in the store", shown), shown
+    assert agl("store", "verify", "--store", path) == 1
+    assert re.search(f": {named}[^ ]+ .*is damaged|: {named}[^ ]+ is damaged", capsys.readouterr().out)

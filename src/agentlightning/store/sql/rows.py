@@ -2,24 +2,52 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import functools
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from agentlightning._internal.clock import to_seconds
+from agentlightning.errors import StoreCorruptError
 from agentlightning.store.pack import from_json, load_attributes
 from agentlightning.types.core import Attempt, AttemptedRollout, Rollout, RolloutConfig
 from agentlightning.types.query import SpanFacts, SpanRow
 from agentlightning.types.record import EventRecord, LinkRecord, ResourceRecord, SpanRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from agentlightning.store.sql.connector import Row
+
+T = TypeVar("T")
 
 _decode_facts = msgspec.json.Decoder(SpanFacts).decode
 _decode_events = msgspec.json.Decoder(list[EventRecord]).decode
 _decode_links = msgspec.json.Decoder(list[LinkRecord]).decode
 
 
+def _whole(name: str) -> Callable[[Callable[[Row], T]], Callable[[Row], T]]:
+    """Make a function that builds something of a row say which row is damaged when it cannot.
+
+    Args:
+        name: What the row is, with the numbers of the columns that tell which.
+    """
+
+    def decorate(build: Callable[[Row], T]) -> Callable[[Row], T]:
+        @functools.wraps(build)
+        def built(row: Row) -> T:
+            try:
+                return build(row)
+            except (ValueError, TypeError, msgspec.MsgspecError) as error:
+                msg = f"{name.format(*row)} is damaged in the store; 'agl store verify' names all that is"
+                raise StoreCorruptError(msg) from error
+
+        return built
+
+    return decorate
+
+
+@_whole("rollout {0}")
 def to_rollout(row: Row) -> Rollout:
     """Build a rollout from a row of the queries ``rollout``, ``newest_rollouts`` and their like."""
     return Rollout(**_rollout_fields(row))
@@ -40,6 +68,7 @@ def _rollout_fields(row: Row) -> dict[str, Any]:
     }
 
 
+@_whole("attempt {0} of rollout {1}")
 def to_attempt(row: Row) -> Attempt:
     """Build an attempt from a row of the query ``attempts``."""
     attempt_id, rollout_id, number, status, start_ns, end_ns, heartbeat_ns, worker_id, metadata = row
@@ -61,6 +90,7 @@ def to_attempted_rollout(row: Row, attempt: Attempt) -> AttemptedRollout:
     return AttemptedRollout(**_rollout_fields(row), attempt=attempt)
 
 
+@_whole("span {1} of rollout {3}")
 def to_span_row(row: Row) -> SpanRow:
     """Build the shape of a span from a row of the query ``span_rows``."""
     trace, span, parent, rollout, attempt, sequence, name, start, end, code, description, process, facts = row
@@ -81,6 +111,7 @@ def to_span_row(row: Row) -> SpanRow:
     )
 
 
+@_whole("span {1} of rollout {3}")
 def to_span_record(row: Row) -> tuple[SpanRecord, int]:
     """Build record and sequence number from a row of the query ``span_records``."""
     (
