@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING
 import httpx
 from ingest import ATTRIBUTES, SDK_PROGRAM, records
 
+from agentlightning.pipeline.redaction import rules_hash
 from agentlightning.server.forward.message import message_of
 from agentlightning.store.batch_client import BatchClient
 from agentlightning.types.record import WriteBatch
@@ -108,7 +109,9 @@ def pinned(core: int) -> list[str]:
 
 def from_client(served: Served, spans: list[SpanRecord]) -> float:
     """Send ready records by our client and return spans a second."""
-    batches = [WriteBatch(spans=spans[start : start + BATCH]) for start in range(0, len(spans), BATCH)]
+    batches = [
+        WriteBatch(spans=spans[start : start + BATCH], rules=rules_hash()) for start in range(0, len(spans), BATCH)
+    ]
     lock = threading.Lock()
 
     def send() -> None:

@@ -14,6 +14,7 @@ from agentlightning import settings
 from agentlightning._internal.guard import failures
 from agentlightning.errors import StoreError, StoreFullError
 from agentlightning.pipeline.receipt import DROPPED, STORED, settle, settle_missing
+from agentlightning.pipeline.redaction import rules_hash
 from agentlightning.pipeline.sampling import ALWAYS as PRECIOUS
 from agentlightning.pipeline.spill import Replayer, Spill, folder_beside, write_or_split
 from agentlightning.types.record import WriteBatch
@@ -120,12 +121,13 @@ class Exporter:
 
     def _by_lane(self, batch: WriteBatch) -> Iterable[tuple[Lane, WriteBatch]]:
         parts: dict[int, tuple[Lane, WriteBatch]] = {}
+        rules = rules_hash()
         for name in ("starts", "spans", "ends"):
             for record in getattr(batch, name):
                 writer = self._route(record.attempt_id)
                 part = parts.get(id(writer))
                 if part is None:
-                    part = (self._lane(writer), WriteBatch(project=settings.get(settings.PROJECT)))
+                    part = (self._lane(writer), WriteBatch(project=settings.get(settings.PROJECT), rules=rules))
                     parts[id(writer)] = part
                 getattr(part[1], name).append(record)
         return parts.values()

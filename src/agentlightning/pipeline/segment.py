@@ -41,6 +41,8 @@ class SegmentHead(msgspec.Struct, kw_only=True, frozen=True):
     """File of the writer's counters, empty when it has none."""
     project: str = "default"
     """Project of rollouts that nobody announced."""
+    rules: str = ""
+    """Hash of the rule set by which its spans were redacted."""
     version: int = _VERSION
 
 

@@ -24,7 +24,7 @@ from agentlightning.errors import StoreError
 from agentlightning.pipeline.frame import ENDED, FINISH, HEAD, OPEN, START, Frame, FrameReader
 from agentlightning.pipeline.ledger import settle_file
 from agentlightning.pipeline.lock import FolderLock
-from agentlightning.pipeline.receipt import DROPPED, SPILLED, STORED, settle, settle_missing
+from agentlightning.pipeline.receipt import SPILLED, STORED, settle, settle_missing, take_rejected
 from agentlightning.pipeline.segment import (
     SEGMENT_BYTES,
     SegmentHead,
@@ -68,7 +68,7 @@ class Spill:
         self.folders = spill_folders(url)
         self._ledger = ledger
         self.head = SegmentHead(process=process_key(), ledger=str(ledger.path or ""), project=project)
-        """What every segment of this process begins with."""
+        """What a segment of this process begins with; its spans were redacted by one rule set."""
         self._writer: SegmentWriter | None = None
         self._closed: deque[Path] = deque()
 
@@ -88,8 +88,10 @@ class Spill:
         records = list(_encoded(batch))
         if not records:
             return
-        if self._writer is not None and self._writer.size >= self._segment_bytes():
+        is_full = self._writer is not None and self._writer.size >= self._segment_bytes()
+        if is_full or batch.rules != self.head.rules:
             self.close_segment()
+            self.head = msgspec.structs.replace(self.head, rules=batch.rules)
         if self._writer is None:
             self._writer = self._open()
         try:
@@ -111,7 +113,8 @@ class Spill:
             self.put(batch)
             return
         records = list(_encoded(batch))
-        writer = SegmentWriter(SpillFolder(self._closed[0].parent, 0), self.head, before=self._closed[0])
+        head = msgspec.structs.replace(self.head, rules=batch.rules)
+        writer = SegmentWriter(SpillFolder(self._closed[0].parent, 0), head, before=self._closed[0])
         try:
             writer.append(records)
         finally:
@@ -231,12 +234,12 @@ class Replayer:
 
     def _read(self) -> WriteBatch | None:
         """Return the next records of the segment, None at its end."""
-        batch = WriteBatch(project=self._head.project)
+        batch = WriteBatch(project=self._head.project, rules=self._head.rules)
         count = size = 0
         for frame in self._frames or ():
             if frame.kind == HEAD:
                 self._head = decode_head(frame.payload) or self._head
-                batch.project = self._head.project
+                batch.project, batch.rules = self._head.project, self._head.rules
                 continue
             if not self._add(batch, frame):
                 self._damaged += 1
@@ -398,14 +401,9 @@ def write_or_split(
             stored += result.stored
             duplicate += result.duplicate
             if result.rejected:
-                _take_out(batch, set(result.rejected))
+                take_rejected(batch, set(result.rejected))
                 lose(len(result.rejected), "rejected")
     return stored, duplicate
-
-
-def _take_out(batch: WriteBatch, span_ids: set[str]) -> None:
-    settle([span for span in batch.spans if span.span_id in span_ids], DROPPED, "rejected")
-    batch.spans = [span for span in batch.spans if span.span_id not in span_ids]
 
 
 def _halves(batch: WriteBatch) -> list[WriteBatch]:
@@ -413,16 +411,17 @@ def _halves(batch: WriteBatch) -> list[WriteBatch]:
     spans = batch.spans
     if batch.starts and (spans or batch.ends):
         return [
-            WriteBatch(project=batch.project, starts=batch.starts),
-            WriteBatch(project=batch.project, spans=spans, ends=batch.ends),
+            WriteBatch(project=batch.project, rules=batch.rules, starts=batch.starts),
+            WriteBatch(project=batch.project, rules=batch.rules, spans=spans, ends=batch.ends),
         ]
     if batch.ends and spans:
-        return [WriteBatch(project=batch.project, spans=spans), WriteBatch(project=batch.project, ends=batch.ends)]
+        first = WriteBatch(project=batch.project, rules=batch.rules, spans=spans)
+        return [first, WriteBatch(project=batch.project, ends=batch.ends)]
     for name in ("starts", "spans", "ends"):
         records: list[Any] = getattr(batch, name)
         if len(records) > 1:
             parts = records[: len(records) // 2], records[len(records) // 2 :]
-            return [WriteBatch(project=batch.project, **{name: part}) for part in parts]
+            return [WriteBatch(project=batch.project, rules=batch.rules, **{name: part}) for part in parts]
     return []
 
 

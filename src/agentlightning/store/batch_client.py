@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from agentlightning import settings
-from agentlightning._internal.version import __version__
 from agentlightning.errors import StoreError
 from agentlightning.store import wire
 from agentlightning.store.exchange import Exchange, Request, RetryPolicy
@@ -64,8 +63,7 @@ class BatchClient:
             "/v1/batches",
             body=wire.encode(batch),
             content_type=wire.MSGPACK,
-            # What the pipeline hands to a store was redacted by the rules of this release.
-            headers={wire.PROJECT_HEADER: wire.quoted(batch.project), wire.RULES_HEADER: __version__},
+            headers={wire.PROJECT_HEADER: wire.quoted(batch.project)},
         )
         try:
             return _decode_result(self._exchange.send(request))
@@ -73,8 +71,8 @@ class BatchClient:
             if len(batch.spans) <= 1:
                 raise
         middle = len(batch.spans) // 2
-        starts = WriteBatch(starts=batch.starts, spans=batch.spans[:middle], project=batch.project)
-        ends = WriteBatch(spans=batch.spans[middle:], ends=batch.ends, project=batch.project)
+        starts = msgspec.structs.replace(batch, spans=batch.spans[:middle], ends=[])
+        ends = msgspec.structs.replace(batch, spans=batch.spans[middle:], starts=[])
         first, second = self.write_batch(starts), self.write_batch(ends)
         return WriteResult(
             first.stored + second.stored, first.duplicate + second.duplicate, first.rejected + second.rejected

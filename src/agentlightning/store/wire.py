@@ -31,8 +31,6 @@ CRC_HEADER: Final = "x-agl-crc32"
 """CRC-32 of the body as it is sent, compressed or not, in hexadecimal."""
 PROJECT_HEADER: Final = "x-agl-project"
 """Project of the handle; without it, the server's own."""
-RULES_HEADER: Final = "x-agl-redacted"
-"""Release whose redaction rules were applied to the spans of the body; a server of the same one does not repeat it."""
 
 
 class ChecksumError(errors.StoreError):

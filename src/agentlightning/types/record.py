@@ -103,6 +103,8 @@ class WriteBatch(msgspec.Struct, kw_only=True):
     ends: list[AttemptEnd] = []
     project: str = "default"
     """Project of rollouts that have to be made because no one announced them."""
+    rules: str = ""
+    """Hash of the rule set by which the spans were redacted; empty when they were not, or nobody knows."""
 
 
 class WriteResult(msgspec.Struct, frozen=True):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from agentlightning.errors import AccessError, StoreError, StoreUnavailableError
+from agentlightning.pipeline.redaction import rules_hash
 from agentlightning.server.access import TokenFile, new_token
 from agentlightning.server.gate import GateLimits
 from agentlightning.server.launcher import LightningStoreServer, ServerOptions
@@ -25,7 +26,7 @@ from agentlightning.store.batch_client import BatchClient, addresses_of
 from agentlightning.store.exchange import Exchange, Request, RetryPolicy
 from agentlightning.store.url import open_writer
 from agentlightning.testing.store_contract_spans import record_of
-from agentlightning.types.record import WriteBatch
+from agentlightning.types.record import RolloutStart, WriteBatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -235,3 +236,20 @@ def test_a_server_that_is_not_there_is_one_clear_line() -> None:
     with pytest.raises(StoreUnavailableError, match=r"http://127\.0\.0\.1:9"):
         writer.write_batch(WriteBatch(spans=[record_of("ro-1", "at-1", 1)]))
     writer.close()
+
+
+async def test_spans_are_redacted_once(server: LightningStoreServer) -> None:
+    """A batch that names the server's own rule set is taken as it is; any other is redacted, inputs too."""
+    writer, client = open_writer(server.endpoint), LightningStoreClient(server.endpoint)
+    secret = {"password": "correct-horse-battery"}
+    for number, rules in enumerate((rules_hash(), "", "0" * 16)):
+        ids = f"ro-{number}", f"at-{number}"
+        start = RolloutStart(rollout_id=ids[0], attempt_id=ids[1], project="default", input=dict(secret), start_ns=1)
+        span = record_of(*ids, number + 1, attributes=dict(secret))
+        writer.write_batch(WriteBatch(starts=[start], spans=[span], rules=rules))
+        rollout = await client.get_rollout_by_id(ids[0])
+        assert rollout is not None
+        kept = {(await client.query_spans(ids[0]))[0].attributes["password"], rollout.input["password"]}
+        assert (secret["password"] in kept, len(kept)) == (rules == rules_hash(), 1)
+    writer.close()
+    client.close()

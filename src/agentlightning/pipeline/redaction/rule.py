@@ -135,7 +135,11 @@ def rules_hash(options: Options | None = None) -> str:
     Raises:
         SettingError: The settings of redaction hold nonsense.
     """
-    options = Options.from_settings() if options is None else options
+    return _hash_of(Options.from_settings() if options is None else options)
+
+
+@functools.lru_cache(maxsize=8)
+def _hash_of(options: Options) -> str:
     content = msgspec.json.encode((_FORMAT, active_rules(options), sorted(_names(options.off))))
     return hashlib.sha256(content).hexdigest()[:16]
 

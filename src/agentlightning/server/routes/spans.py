@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 from fastapi import APIRouter, HTTPException, Request
 from starlette.responses import Response
 
-from agentlightning._internal.version import __version__
+from agentlightning.pipeline.redaction import rules_hash
 from agentlightning.server.routes.state import ServerState, json_reply, state_of
 from agentlightning.store import wire
 from agentlightning.types.record import WriteResult
 from agentlightning.view.integrity import flag, problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import TypeVar
 
-    from agentlightning.types.record import SpanRecord, WriteBatch
+    from agentlightning.types.record import RolloutStart, SpanRecord, WriteBatch
     from agentlightning.types.tracer import Span
 
     T = TypeVar("T")
@@ -38,8 +38,8 @@ async def write_batch(request: Request) -> Response:
     state = state_of(request)
     batch = decoded(wire.decode_batch, await request.body(), request)
     rejected = _take_out_rejected(batch, state)
-    if request.headers.get(wire.RULES_HEADER) != __version__:
-        await redact(state, batch.spans)
+    if batch.rules != rules_hash():  # redacted once, where both have the same rules
+        await redact(state, batch.spans, batch.starts)
     count_flagged(state, batch.spans)
     store = state.store_of(request)
     batch.project = store.project
@@ -143,13 +143,16 @@ def _take_out_rejected(batch: WriteBatch, state: ServerState) -> list[str]:
     return [span.span_id for span in rejected if span.end_ns is not None]
 
 
-async def redact(state: ServerState, spans: list[SpanRecord]) -> None:
-    """Take credentials out of spans that no client of ours has redacted, on a helper thread."""
+async def redact(state: ServerState, spans: list[SpanRecord], starts: Sequence[RolloutStart] = ()) -> None:
+    """Take credentials out of spans and inputs that no client of ours has redacted, on a helper thread."""
 
     def work() -> None:
         with state.redacting:
             for span in spans:
                 state.redactor.redact(span)
+            for start in starts:
+                start.input = state.redactor.value(start.input)
+                start.metadata = cast("dict[str, Any]", state.redactor.value(start.metadata))
 
     await asyncio.to_thread(work)
 
