@@ -7,6 +7,7 @@ import importlib.util
 import os
 import platform
 import sys
+from collections import Counter
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ from agentlightning.cli.text import count, plural
 from agentlightning.errors import AgentLightningError
 from agentlightning.instrumentation import registry
 from agentlightning.pipeline.ledger import Account, ledger_folder, read_accounts
+from agentlightning.pipeline.redaction import rules_hash
+from agentlightning.pipeline.redaction.rule import Options, active_rules
 from agentlightning.store.url import canonical_url, default_store_url, open_store
 from agentlightning.view.integrity import RULES
 
@@ -67,6 +70,8 @@ def _print_settings() -> int:
             well = False
         else:
             shown = "(the user's data directory)" if setting is settings.STORE and not value else value
+            if value and setting in (settings.STORE_TOKEN, settings.REDACT_KEY):
+                shown = "(set)"  # the output of this command is what people paste into reports
             click.echo(f"{setting.variable:<22} {shown!s:<30} {source}")
     return 0 if well else 2
 
@@ -107,6 +112,7 @@ def _store_findings(store: str | None, project: str | None) -> Iterator[Finding]
         opened = open_store(url, project)
         newest = asyncio.run(opened.query_newest_rollouts(limit=_LOOKED_AT))
         integrity = asyncio.run(_integrity_finding(opened, newest))
+        redaction = asyncio.run(_redaction_finding(opened, newest))
         opened.close()
     except AgentLightningError as error:
         yield False, "store", str(error)
@@ -117,6 +123,7 @@ def _store_findings(store: str | None, project: str | None) -> Iterator[Finding]
         f"{url}, newest rollout of project {opened.project!r}: {newest[0].rollout_id if newest else 'none'}",
     )
     yield integrity
+    yield redaction
     folder = ledger_folder(url, None)
     if folder is not None:
         yield _loss_finding(folder.parent)
@@ -141,6 +148,28 @@ async def _integrity_finding(store: LightningStore, rollouts: Sequence[Rollout])
         return True, "integrity", f"none {seen} breaks a rule"
     told = "; ".join(f"{count(number)} {safe(RULES.get(name, name))}" for name, number in sorted(rules.items()))
     return False, "integrity", f"{seen}, stored as they came: {told}; agl show {where} marks them"
+
+
+async def _redaction_finding(store: LightningStore, rollouts: Sequence[Rollout]) -> Finding:
+    """Say which rules hold and what they replaced in the newest of *rollouts*."""
+    try:
+        options = Options.from_settings()
+        rules = active_rules(options)
+    except AgentLightningError as error:
+        return False, "redaction", str(error)
+    engines = " and ".join(name for name in ("hyperscan", "ahocorasick", "re2") if importlib.util.find_spec(name))
+    state = (
+        f"{count(len(rules))} rules ({rules_hash(options)}) by {engines or 're'}"
+        if rules
+        else "names only: AGL_REDACT is 0"
+    )
+    counts: Counter[str] = Counter()
+    for row in await store.query_span_rows(rollouts[0].rollout_id) if rollouts else ():
+        for part in row.facts.redacted.split(", ") if row.facts.redacted else ():
+            rule, _, number = part.rpartition(":")
+            counts[rule] += int(number) if number.isdigit() else 0
+    told = ", ".join(f"{count(number)} {safe(rule)}" for rule, number in sorted(counts.items()))
+    return True, "redaction", f"{state}; replaced in the newest rollout: {told or 'nothing'}"
 
 
 def _loss_finding(ledgers: Path) -> Finding:

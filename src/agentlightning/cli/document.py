@@ -164,6 +164,7 @@ def span_object(row: SpanRow, state: str, price: Price | None) -> Document:
         },
         "inconsistent": facts.inconsistent,
         "detail": facts.detail,
+        "redacted": facts.redacted.split(", ") if facts.redacted else [],
         "integrity": facts.integrity.split(", ") if facts.integrity else [],
         "cost": None if price is None else price_object(price),
     }

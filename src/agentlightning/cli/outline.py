@@ -151,6 +151,8 @@ def _name(node: Node, row: SpanRow, mark: str) -> str:
         name += f" ({safe(facts.detail)})"
     if facts.integrity:
         name += f" ⚠ {safe(facts.integrity)}"
+    if facts.redacted:
+        name += f" [redacted {safe(facts.redacted)}]"
     if node.state != "ended":
         name += f" ({node.state})"
     name += mark

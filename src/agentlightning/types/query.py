@@ -49,6 +49,8 @@ class SpanFacts(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What an annotation says, or several rewards by name, in at most 200 characters."""
     integrity: str | None = None
     """Rules that the span breaks, separated by ``", "``; ``view.integrity`` says which there are."""
+    redacted: str | None = None
+    """How many credentials were replaced in the span by which rule, ``rule:count``, separated by ``", "``."""
     inconsistent: bool = False
     """The reported counts contradict each other (a part above its whole, a total that is no sum); what was taken is
     clamped to what is possible."""

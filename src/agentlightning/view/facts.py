@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import msgspec
 
 from agentlightning import semconv
-from agentlightning.semconv import INCLUSION, INTEGRITY, REWARD, REWARD_PREFIX, SpanNames
+from agentlightning.semconv import INCLUSION, INTEGRITY, REDACTED_RULES, REWARD, REWARD_PREFIX, SpanNames
 from agentlightning.types.query import SpanFacts
 from agentlightning.view.dialects import KIND_VALUES, MAX_COUNT, MONEY_FIELDS, PROVIDERS, TABLE, TEXT_FIELDS, Source
 
@@ -85,13 +85,15 @@ def facts(name: str, attributes: Mapping[str, Any], *, scope: str = "") -> SpanF
         inclusion = _number(attributes[INCLUSION])
         result.inclusion = inclusion if inclusion is not None and 0 < inclusion < 1 else None
     if INTEGRITY in attributes:
-        result.integrity = _integrity(attributes[INTEGRITY])
+        result.integrity = _joined(attributes[INTEGRITY])
+    if REDACTED_RULES in attributes:
+        result.redacted = _joined(attributes[REDACTED_RULES])
     if name in _DETAILED:
         result.detail = _detail(name, attributes)
     return result
 
 
-def _integrity(broken: object) -> str | None:
+def _joined(broken: object) -> str | None:
     names = cast("list[object]", broken) if isinstance(broken, (list, tuple)) else []
     return ", ".join(str(name) for name in names)[:MAX_NAME_CHARS] or None
 

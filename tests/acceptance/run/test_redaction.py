@@ -107,7 +107,10 @@ def test_no_planted_credential_is_on_the_disk(lab: Lab, isolated: Path, reachabl
         agl = str(Path(sys.executable).with_name("agl"))
         shown = lab.run([agl, "show", "latest", "--json"])
         exported = lab.run([agl, "export", "--format", "jsonl", "-o", str(lab.folder / "out" / "x.jsonl")])
-        text = shown.stdout + exported.stdout + exported.stderr
+        tree, doctor = lab.run([agl, "show", "latest"]), lab.run([agl, "doctor"])
+        assert b"[redacted github-pat:" in tree.stdout
+        assert b" github-pat" in doctor.stdout
+        text = tree.stdout + doctor.stdout + shown.stdout + exported.stdout + exported.stderr
         assert b"[REDACTED:" in shown.stdout
         assert not [key[:8] for key in keys if key[8:28].encode() in text]
         assert traces_of(keys, isolated, lab.folder) == []
