@@ -206,8 +206,10 @@ def test_figures_are_measured(tmp_path: Path) -> None:
     )
 
 
-def test_huge_session_of_small_tasks_is_bounded(tmp_path: Path) -> None:
-    """100,000 records in many small tasks and runs of agents stay within a bound of memory, with their sums whole."""
+@pytest.mark.parametrize("tasks", [2_000, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.timeout(120)
+def test_huge_session_of_small_tasks_is_bounded(tmp_path: Path, tasks: int) -> None:
+    """Many records in small tasks and runs of agents stay within a bound of memory, with their sums whole."""
     code = """
         import sys
         import psutil
@@ -220,7 +222,7 @@ def test_huge_session_of_small_tasks_is_bounded(tmp_path: Path) -> None:
         process = psutil.Process()
         begun = peak = process.memory_info().rss
         most = 0
-        for number in range(10_000):
+        for number in range(int(sys.argv[2])):
             task, agent = f"t{number}", f"a{number}"
             collector.start_task(task, "d" * 400)
             collector.start_agent_execution(agent, AgentType.MICRO, "agent", task)
@@ -235,24 +237,27 @@ def test_huge_session_of_small_tasks_is_bounded(tmp_path: Path) -> None:
         stats = manager.get_storage_stats()
         print((peak - begun) / 2**20 < 96, most <= 3 * book.MAX_RECORDS)
         print(session.total_tokens.total_tokens, len(session.tasks) + session.archived_tasks)
-        print(stats["records_in_memory"] + stats["records_on_disk"], session.total_tokens.cost_estimate > 0.0149)
+        print(stats["records_in_memory"] + stats["records_on_disk"], session.total_tokens.cost_estimate)
         manager.shutdown()
     """
     answer = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)],
+        [sys.executable, "-c", textwrap.dedent(code), str(tmp_path), str(tasks)],
         capture_output=True,
         text=True,
         check=False,
         timeout=20,
     )
-    assert answer.stdout.splitlines() == ["True True", "100000 10000", "100001 True"], answer.stderr
+    bounded, sums, records = answer.stdout.splitlines()
+    assert (bounded, sums) == ("True True", f"{10 * tasks} {tasks}"), answer.stderr
+    assert records.split()[0] == str(10 * tasks + 1)
+    assert float(records.split()[1]) == pytest.approx(10 * tasks * 0.15e-6)
     store = TelemetryDataStore(tmp_path)
     (session_id,) = store.get_session_ids()
     session = store.get_session_data(session_id)
     assert session is not None
-    assert session.total_tokens.total_tokens == 100_000
+    assert session.total_tokens.total_tokens == 10 * tasks
     (archive,) = tmp_path.glob("*.records.jsonl")
     kept = [json.loads(line) for line in archive.read_text().splitlines()]
-    tasks = [line for line in kept if line["kind"] == "task"]
-    assert len(tasks) == session.archived_tasks
-    assert tasks[0]["agents"][0]["llm_calls"][0]["model"] == "gpt-4o-mini"
+    moved = [line for line in kept if line["kind"] == "task"]
+    assert len(moved) == session.archived_tasks > 0
+    assert moved[0]["agents"][0]["llm_calls"][0]["model"] == "gpt-4o-mini"
