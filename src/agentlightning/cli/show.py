@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from agentlightning._internal.ids import is_process_gone
+from agentlightning.cli.agentops_log import log_lines
 from agentlightning.cli.ls import STATUS_COLOURS, status_of, what_ran
 from agentlightning.cli.options import store_options
 from agentlightning.cli.outline import errors, outline
@@ -127,6 +128,7 @@ def _text(store: LightningStore, found: _Found, kind: str, *, only_open: bool, f
         yield "Every span has ended."
     else:
         yield from outline(found.view, only_open=only_open)
+        yield from log_lines(found.view, _fetch(store))
     if found.inside:
         yield ""
         yield style("Rollouts inside this one:", bold=True)

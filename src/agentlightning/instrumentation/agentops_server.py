@@ -217,7 +217,7 @@ class AgentOpsServerManager:
             process = self.server_process
             if process is None:
                 return
-            connection.wait([process.sentinel])
+            process.join()
             if stopping.is_set():
                 return
             self._crashes = 0 if time.monotonic() - self._started_at > _HEALTHY_S else self._crashes

@@ -201,10 +201,14 @@ def test_doctor_port_and_permission(monkeypatch: pytest.MonkeyPatch, isolated: P
         monkeypatch.setattr(agentops_check, "DEFAULT_PORT", taken.getsockname()[1])
         assert "is taken" in rows()["agentops port"][1]
     assert "is free" in rows()["agentops port"][1]
-    monkeypatch.setattr(agentops_check.os, "access", lambda *_: False)
+    monkeypatch.setattr("os.access", _refused)
     good, found = rows()["agentops files"]
     assert not good
     assert "XDG_STATE_HOME" in found
+
+
+def _refused(*_: object) -> bool:
+    return False
 
 
 def test_doctor_left_over_process(daemon: str, monkeypatch: pytest.MonkeyPatch) -> None:

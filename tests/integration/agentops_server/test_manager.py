@@ -67,7 +67,7 @@ def test_the_life_of_a_server(manager: AgentOpsServerManager, caplog: pytest.Log
     psutil.Process(process.pid).kill()
     assert get(manager).status_code == 200  # the port stays open, so a client waits for the next child
     assert wait_until(manager.is_alive)
-    assert manager.server_process.pid != process.pid
+    assert manager.server_process is not process
     assert manager.get_port() == port
 
     manager.stop()

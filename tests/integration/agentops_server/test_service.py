@@ -229,7 +229,12 @@ def test_the_local_mode_reaches_nothing(
     caplog.set_level(logging.INFO)
     resolved: list[object] = []
     connected: list[object] = []
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *given, **_: resolved.append(given[0]) or [])
+
+    def resolve(name: object, *_: object, **__: object) -> list[object]:
+        resolved.append(name)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
     original = socket.socket.connect
 
     def connect(self: socket.socket, address: Any) -> None:

@@ -39,12 +39,12 @@ class Trace(NamedTuple):
     @property
     def start_ns(self) -> int:
         """Begin of the first span."""
-        return min((row.start_ns for row in (*self.rows, *self.logs)), default=0)
+        return min((row.start_ns for row in self.rows or self.logs), default=0)
 
     @property
     def end_ns(self) -> int:
         """End of the last span."""
-        return max((row.end_ns or row.start_ns for row in (*self.rows, *self.logs)), default=0)
+        return max((row.end_ns or row.start_ns for row in self.rows or self.logs), default=0)
 
     @property
     def errors(self) -> list[SpanRow]:
