@@ -16,9 +16,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from agentlightning import settings
+from agentlightning import semconv, settings
 from agentlightning._internal.guard import guard
+from agentlightning._internal.ids import new_span_id
 from agentlightning.pipeline import sampling
+from agentlightning.types.record import EventRecord, SpanRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +46,26 @@ class ResourceAlert(NamedTuple):
     """``memory`` or ``cpu``: shares from 0 to 1; ``latency``: seconds for a batch; ``errors``: share of deliveries."""
     value: float
     threshold: float
+
+
+def record_of(alert: ResourceAlert, like: SpanRecord, counter: int) -> SpanRecord:
+    """Return the span that holds *alert* as an event, beside *like*; *counter* is its place in the order."""
+    now = time.time_ns()
+    return SpanRecord(
+        rollout_id=like.rollout_id,
+        attempt_id=like.attempt_id,
+        counter=counter,
+        trace_id=like.trace_id,
+        span_id=f"{new_span_id():016x}",
+        parent_id=like.parent_id,
+        name=semconv.ALERT,
+        start_ns=now,
+        end_ns=now,
+        events=[EventRecord(semconv.ALERT, now, alert._asdict())],
+        resource=like.resource,
+        scope_name="agentlightning",
+        process=like.process,
+    )
 
 
 class _Listeners:

@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING
 
 from agentlightning import semconv, settings
 from agentlightning._internal.guard import failures, guard
-from agentlightning._internal.ids import new_span_id
 from agentlightning.pipeline.export import Exporter, Health
 from agentlightning.pipeline.queue import EndedSpan, Flush, OpenSpan, Wake
 from agentlightning.pipeline.receipt import DROPPED, drop, settle
 from agentlightning.pipeline.sampling import policy
 from agentlightning.pipeline.tail import Tail, is_unsampled
-from agentlightning.pipeline.watch import Actions, Watch
-from agentlightning.types.record import AttemptEnd, EventRecord, RolloutStart, SpanRecord, WriteBatch
+from agentlightning.pipeline.watch import Actions, Watch, record_of
+from agentlightning.types.record import AttemptEnd, RolloutStart, SpanRecord, WriteBatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -419,23 +418,7 @@ class Worker:
             like = self._last
             if like is None:
                 return
-            now = time.time_ns()
-            event = EventRecord(semconv.ALERT, now, alert._asdict())
-            record = SpanRecord(
-                rollout_id=like.rollout_id,
-                attempt_id=like.attempt_id,
-                counter=self._queue.number(),
-                trace_id=like.trace_id,
-                span_id=f"{new_span_id():016x}",
-                parent_id=like.parent_id,
-                name=semconv.ALERT,
-                start_ns=now,
-                end_ns=now,
-                events=[event],
-                resource=like.resource,
-                scope_name="agentlightning",
-                process=like.process,
-            )
+            record = record_of(alert, like, self._queue.number())
             self._hand_on(WriteBatch(spans=[record]), relieve=self._delivering_since is not None)
         self._queue.wake.set()
 
