@@ -283,99 +283,35 @@ def _positive(row: Row, source: random.Random, number: int) -> Sample:
     return Sample(row.id, value, _AROUND[number % len(_AROUND)].format(value))
 
 
+_ALPHABETS = {
+    "a": ALNUM,
+    "b": BASE64URL,
+    "d": string.digits,
+    "h": HEX,
+    "l": string.ascii_letters,
+    "o": string.ascii_lowercase + string.digits,
+    "s": ALNUM + "+/",
+    "u": string.ascii_uppercase + "234567",
+}
+
+
 def vendors(seed: int = 2) -> list[Sample]:
     """Return keys of LLM vendors as programs, configurations and logs hold them, written by hand."""
-    r = random.Random(seed)
+    source = random.Random(seed)
 
-    def h(count: int) -> str:
-        return some(r, HEX, count)
+    def made(match: re.Match[str]) -> str:
+        if match[1] in {"uuid", "jwt"}:
+            return _uuid(source) if match[1] == "uuid" else _jwt(source)
+        return some(source, _ALPHABETS[match[1][0]], int(match[1][1:]))
 
-    def a(count: int) -> str:
-        return some(r, ALNUM, count)
-
-    def b(count: int) -> str:
-        return some(r, BASE64URL, count)
-
-    cases: list[tuple[str, str, str]] = [
-        ("openai", f"sk-{a(20)}T3BlbkFJ{a(20)}", "openai.api_key = '{}'"),
-        ("openai", f"sk-proj-{b(74)}T3BlbkFJ{b(74)}", "OPENAI_API_KEY={}"),
-        ("openai", f"sk-svcacct-{b(74)}T3BlbkFJ{b(74)}", 'OpenAI(api_key="{}")'),
-        ("openai", f"sk-admin-{b(58)}T3BlbkFJ{b(58)}", "Incorrect API key provided: {}. You can find your API key at"),
-        ("openai", f"sk-{a(48)}", "Error code: 401 - {}"),
-        ("openai", f"sess-{a(40)}", "OPENAI_SESSION_KEY={}"),
-        ("anthropic", f"sk-ant-api03-{b(93)}AA", "x-api-key: {}"),
-        ("anthropic", f"sk-ant-admin01-{b(93)}AA", 'Anthropic(api_key="{}")'),
-        ("anthropic", f"sk-ant-oat01-{b(95)}", "Authorization: Bearer {}"),
-        ("anthropic", f"sk-ant-sid01-{b(86)}-{b(6)}AA", "sessionKey={}"),
-        ("google", f"AIza{b(35)}", "genai.configure(api_key='{}')"),
-        ("google", f"AIza{b(35)}", "https://generativelanguage.googleapis.com/v1beta/models?key={}"),
-        ("google", f"ya29.{b(120)}", "curl -H 'Authorization: Bearer {}' https://aiplatform.googleapis.com"),
-        ("google", f"GOCSPX-{b(28)}", '"client_secret": "{}"'),
-        ("azure", h(32), "AZURE_OPENAI_API_KEY={}"),
-        ("azure", h(32), '{{"api-key": "{}"}}'),
-        ("azure", f"{a(52)}JQQJ99{a(26)}", "AzureOpenAI(api_key='{}')"),
-        ("bedrock", f"AKIA{some(r, string.ascii_uppercase + '234567', 16)}", "aws_access_key_id = {}"),
-        ("bedrock", some(r, ALNUM + "+/", 40), "aws_secret_access_key = {}"),
-        ("bedrock", f"ABSK{some(r, ALNUM + '+/', 128)}", "AWS_BEARER_TOKEN_BEDROCK={}"),
-        ("mistral", a(32), "MISTRAL_API_KEY={}"),
-        ("mistral", a(32), 'Mistral(api_key="{}")'),
-        ("cohere", a(40), "CO_API_KEY={}"),
-        ("cohere", a(40), "cohere_client = ClientV2(cohere_key='{}')"),
-        ("groq", f"gsk_{a(52)}", 'Groq(api_key="{}")'),
-        ("xai", f"xai-{a(80)}", "XAI: {}"),
-        ("deepseek", f"sk-{h(32)}", "deepseek said: Authentication Fails, Your api key: {} is invalid"),
-        ("openrouter", f"sk-or-v1-{h(64)}", "OPENROUTER {}"),
-        ("together", h(64), "TOGETHER_API_KEY={}"),
-        ("together", h(64), '"together_api_key": "{}"'),
-        ("fireworks", f"fw_{a(24)}", "fireworks.client.api_key = '{}'"),
-        ("replicate", f"r8_{a(37)}", "export REPLICATE_API_TOKEN={}"),
-        ("perplexity", f"pplx-{a(48)}", "PPLX {}"),
-        ("huggingface", f"hf_{some(r, string.ascii_letters, 34)}", "login(token='{}')"),
-        ("huggingface", f"api_org_{some(r, string.ascii_letters, 34)}", "HF {}"),
-        ("cerebras", f"csk-{some(r, string.ascii_lowercase + string.digits, 48)}", "Cerebras(api_key='{}')"),
-        ("nvidia", f"nvapi-{b(64)}", "NVIDIA {}"),
-        ("moonshot", f"sk-{a(48)}", "MOONSHOT: {}"),
-        ("dashscope", f"sk-{h(32)}", "DASHSCOPE {}"),
-        ("zhipu", f"{h(32)}.{a(16)}", "ZhipuAI(api_key='{}')"),
-        ("voyage", f"pa-{b(43)}", "voyageai.Client(api_key='{}')"),
-        ("jina", f"jina_{h(32)}{b(28)}", "Bearer {}"),
-        ("databricks", f"dapi{h(32)}", "DATABRICKS {}"),
-        ("anyscale", f"esecret_{some(r, string.ascii_lowercase + string.digits, 26)}", "ANYSCALE {}"),
-        ("stability", f"sk-{a(48)}", "STABILITY {}"),
-        ("elevenlabs", f"sk_{h(48)}", "xi key {}"),
-        ("assemblyai", h(32), "ASSEMBLYAI_API_KEY={}"),
-        ("deepgram", h(40), "DEEPGRAM_API_KEY={}"),
-        ("ai21", a(32), "AI21_API_KEY={}"),
-        ("sambanova", _uuid(r), "SAMBANOVA_API_KEY={}"),
-        ("tavily", f"tvly-dev-{a(32)}", "TavilyClient('{}')"),
-        ("tavily", f"tvly-{a(32)}", "TAVILY {}"),
-        ("serpapi", h(64), "SERPAPI_API_KEY={}"),
-        ("exa", _uuid(r), "EXA_API_KEY={}"),
-        ("firecrawl", f"fc-{h(32)}", "FirecrawlApp('{}')"),
-        ("pinecone", f"pcsk_{a(6)}_{a(63)}", "Pinecone('{}')"),
-        ("pinecone", _uuid(r), 'pinecone.init(api_key="{}", environment="x")'),
-        ("qdrant", a(48), "QDRANT_API_KEY={}"),
-        ("weaviate", a(36), "WEAVIATE_API_KEY={}"),
-        ("langsmith", f"lsv2_pt_{h(32)}_{h(10)}", "LANGSMITH {}"),
-        ("langsmith", f"lsv2_sk_{h(32)}_{h(10)}", "key {}"),
-        ("langfuse", f"sk-lf-{_uuid(r)}", "Langfuse(secret_key='{}')"),
-        ("logfire", f"pylf_v1_us_{a(43)}", "LOGFIRE {}"),
-        ("wandb", h(40), "WANDB_API_KEY={}"),
-        ("wandb", h(40), "wandb_key: {}"),
-        ("agentops", _uuid(r), "AGENTOPS_API_KEY={}"),
-        ("e2b", f"e2b_{h(40)}", "Sandbox(api_key='{}')"),
-        ("llamacloud", f"llx-{a(48)}", "LlamaParse('{}')"),
-        ("modal", f"as-{a(22)}", "modal token set --token-secret {}"),
-        ("helicone", f"sk-helicone-{a(7)}-{a(7)}-{a(7)}-{a(7)}", "Helicone-Auth: Bearer {}"),
-        ("portkey", a(28), "x-portkey-api-key: {}"),
-        ("litellm", f"sk-{b(22)}", "LITELLM_MASTER_KEY={}"),
-        ("braintrust", f"sk-{a(48)}", "BRAINTRUST {}"),
-        ("github", f"ghp_{a(36)}", "remote: https://x-access-token:{}@github.com/o/r"),
-        ("github", f"github_pat_{a(22)}_{a(59)}", "GITHUB {}"),
-        ("slack", f"xoxb-{some(r, string.digits, 12)}-{some(r, string.digits, 12)}-{a(24)}", "slack {}"),
-        ("jwt", _jwt(r), "SUPABASE {}"),
-    ]
-    return [Sample(vendor, secret, form.format(secret)) for vendor, secret, form in cases]
+    samples: list[Sample] = []
+    for line in (Path(__file__).parent / "vendor_keys.tsv").read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            continue
+        vendor, key, form = line.split("\t")
+        secret = re.sub(r"<(\w+)>", made, key)
+        samples.append(Sample(vendor, secret, form.format(secret)))
+    return samples
 
 
 _SENTENCES = (
