@@ -227,13 +227,12 @@ def _from_settings() -> Policy:
     return Policy(settings.get(settings.SAMPLE_RATE), rules, tail if any(tail) else None)
 
 
-def rate_of_rollout(*, given: bool) -> float | None:
-    """Return the rate of a rollout that begins now; None for 1.0.
+def rate_of_rollout(*, given: bool) -> float:
+    """Return the rate of a rollout that begins now, which later changes do not touch.
 
     *given*: somebody else made it, a trainer for example; lowering the rate on its own does not touch it.
     """
-    rate = policy().rate * (1.0 if given else _lowering.factor)
-    return rate if rate < 1 or _lowering.is_on else None
+    return policy().rate * (1.0 if given else _lowering.factor)
 
 
 def parse_rules(text: str) -> tuple[Rule, ...]:

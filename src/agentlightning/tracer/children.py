@@ -65,8 +65,9 @@ def _sampling_variables(rollout: RunningRollout | None) -> dict[str, str]:
         value, source = settings.lookup(setting)
         if source == "configure":
             found[setting.variable] = str(value)
-    if rollout is not None and rollout.sample_rate is not None:
-        found[settings.SAMPLE_RATE.variable] = str(rollout.sample_rate)
+    fixed = None if rollout is None else rollout.sample_rate
+    if fixed is not None and fixed != settings.lookup(settings.SAMPLE_RATE)[0]:
+        found[settings.SAMPLE_RATE.variable] = str(fixed)
     return found
 
 

@@ -86,7 +86,7 @@ class _StampingSampler(Sampler):
             not quick.is_plain
             or state
             or (attributes and _KEEP in attributes)
-            or (rollout is not None and rollout.sample_rate is not None)
+            or (rollout is not None and rollout.sample_rate is not None and rollout.sample_rate < 1)
         ):
             with _SAMPLER:
                 verdict = quick.look().decide(name, attributes, trace_id, parent, rollout)
@@ -172,7 +172,7 @@ class LightningTracerProvider(TracerProvider):
         state = parent.trace_state
         if not (quick.is_plain or quick.look().is_plain) or state or _KEEP in attributes:
             return None  # the sampler decides
-        if rollout is not None and rollout.sample_rate is not None:
+        if rollout is not None and rollout.sample_rate is not None and rollout.sample_rate < 1:
             return None
         attempt_id = None if rollout is None else rollout.attempt_id
         if link is not None and semconv.ATTEMPT_ID in attributes:

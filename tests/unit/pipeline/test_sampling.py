@@ -135,6 +135,19 @@ def test_a_change_holds_for_traces_that_begin_later(tracer: Tracer, isolated: Pa
     assert sorted(name for name, _, _ in rows(isolated)) == ["early", "early child"]
 
 
+def test_a_change_holds_for_rollouts_that_begin_later(tracer: Tracer, isolated: Path) -> None:
+    """All spans of a rollout, its further roots too, are sampled at the rate with which it began."""
+    with OtelTracer().trace_context("early"):
+        configure(sample_rate=0.0)
+        tracer.start_span("kept").end()
+        emit_message("kept too")
+    with OtelTracer().trace_context("late"):
+        configure(sample_rate=1.0)
+        tracer.start_span("left out").end()
+        emit_message("left out too")
+    assert sorted(name for name, _, _ in rows(isolated)) == ["agentlightning.message", "kept"]
+
+
 def test_rules_decide_on_single_spans(tracer: Tracer, isolated: Path) -> None:
     """By name and attribute, also one that is set later; drop is ``filtered``, a rate gives the probability."""
     configure(sample_rules="noise*=drop; @tool.name:search*=drop; chatty=0.5; plan=keep")
