@@ -244,3 +244,25 @@ with ModelServer() as server:
     for one in found:
         assert [attributes.get("message") for _, attributes in one["spans"]] == [one["input"], None, None]
         assert [name for name, _ in one["spans"]][1:] == ["ChatCompletion", "agentlightning.object"]
+
+
+def test_the_injected_rollout_is_the_one_that_is_stored(
+    own_process: Callable[[str], list[dict[str, Any]]], tmp_path: Any
+) -> None:
+    """A direct call that leaves out ``rollout`` gets the one under which its spans are found, nested calls too."""
+    own_process("""
+@rollout
+def inner(task, llm, rollout):
+    return rollout.id
+
+@rollout
+def outer(task, llm, rollout):
+    assert inner(task, llm) == rollout.id == rollout.rollout_id
+    return rollout.id
+
+open(os.environ["AGL_STORE"] + ".id", "w").write(outer("t", model))
+""")
+    store = open_store(str(tmp_path / "program.db"))
+    (found,) = asyncio.run(store.query_rollouts())
+    store.close()
+    assert (tmp_path / "program.db.id").read_text() == found.rollout_id
