@@ -81,10 +81,30 @@ def cut_huge(attributes: AttributeMap, max_bytes: int, cut: list[str]) -> None:
 
     They keep four times as much, so that a credential that is cut in half here is gone when the limit has been kept.
     """
+    longest = 4 * max_bytes
     for key, value in attributes.items():
-        if type(value) is str and len(value) > 4 * max_bytes:
-            attributes[key] = value[: 4 * max_bytes]
+        if type(value) is str:
+            if len(value) > longest:
+                attributes[key] = value[:longest]
+                cut.append(key)
+        elif type(value) is list and _has_longer(cast("list[object]", value), longest):
+            items = cast("list[object]", value)
+            attributes[key] = [item[:longest] if type(item) is str else item for item in items]
             cut.append(key)
+
+
+def _has_longer(items: list[object], longest: int) -> bool:
+    if str not in set(map(type, items)):  # one pass in C: token ids are tens of thousands of numbers
+        return False
+    return any(type(item) is str and len(item) > longest for item in items)
+
+
+def cut_huge_names(record: SpanRecord) -> None:
+    """Cut name and status of *record* as ``cut_huge`` does, by the limit of their own."""
+    longest = 4 * _MAX_NAME_BYTES
+    record.name = record.name[:longest]
+    if record.status_description:
+        record.status_description = record.status_description[:longest]
 
 
 def _limit_nested(attributes: AttributeMap, key: str, max_bytes: int, cut: list[str]) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 from agentlightning import settings
 from agentlightning._internal.context import home_rollout
 from agentlightning._internal.ids import implicit_ids, process_key
-from agentlightning.pipeline.limits import MAX_SPAN_BYTES, cut_huge, limit
+from agentlightning.pipeline.limits import MAX_SPAN_BYTES, cut_huge, cut_huge_names, limit
 from agentlightning.pipeline.listener import notify
 from agentlightning.pipeline.redaction import Redactor
 from agentlightning.pipeline.sampling import policy
@@ -58,6 +58,7 @@ class Preparer:
         max_bytes, cut = settings.get(settings.MAX_VALUE_BYTES), list[str]()
         for attributes in (record.attributes, *(event.attributes for event in record.events)):
             cut_huge(attributes, max_bytes, cut)
+        cut_huge_names(record)
         # Redact before limit: cutting first can cut a credential in half, and half of one matches no rule.
         self._redactor.redact(record)
         size = limit(record, max_bytes, cut)

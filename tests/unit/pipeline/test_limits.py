@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 
 from agentlightning import semconv, settings
-from agentlightning.pipeline.limits import limit, limit_attributes
+from agentlightning.pipeline.limits import cut_huge, cut_huge_names, limit, limit_attributes
 from agentlightning.pipeline.prepare import Preparer
 from agentlightning.types.record import EventRecord, LinkRecord
 
@@ -124,3 +124,18 @@ def test_short_values_are_left_alone(max_bytes: int, text: str) -> None:
     cut: list[str] = []
     limit_attributes(attributes, max_bytes, cut)
     assert (attributes["x"] is text) == (len(text.encode()) <= max_bytes)
+
+
+def test_what_is_far_too_long_is_cut_before_anything_looks_at_it(make_record: Callable[..., SpanRecord]) -> None:
+    """Texts, texts in lists, name and status keep at most four times their limit before redaction; numbers stay."""
+    record = make_record(
+        name="n" * 10**6,
+        status_description="s" * 10**6,
+        attributes={"a": "x" * 100, "b": ["y" * 100, 1, "z"], "c": list(range(1000)), "d": ["short"]},
+    )
+    cut: list[str] = []
+    cut_huge(record.attributes, 10, cut)
+    cut_huge_names(record)
+    assert record.attributes == {"a": "x" * 40, "b": ["y" * 40, 1, "z"], "c": list(range(1000)), "d": ["short"]}
+    assert cut == ["a", "b"]
+    assert (len(record.name), len(record.status_description or "")) == (262_144, 262_144)
