@@ -47,7 +47,8 @@ def create_app(
     own_spans: dict[str, Any] = {"telemetry": {"tracing": False, "metrics": False, "logs": False}}
     app = FastAPI(title="Agent Lightning store", version=__version__, docs_url=None, redoc_url=None, **own_spans)
     app.state.agentlightning = state = ServerState(store)
-    for router in (*further, *(module.router for module in (status, rollouts, spans, otlp))):
+    # Spans first: routes are tried in their order, and most requests bring spans.
+    for router in (*further, *(module.router for module in (spans, otlp, rollouts, status))):
         app.include_router(router)
     app.add_exception_handler(StoreError, _store_error)
     app.add_exception_handler(RequestValidationError, _invalid)
