@@ -281,7 +281,8 @@ def _tools(attributes: Mapping[str, object]) -> list[ToolDefinition]:
     if not defined:
         listed = as_list(unflattened(attributes, "llm.tools."))
         defined = [decoded(as_dict(as_dict(item).get("tool")).get("json_schema")) for item in listed]
-    for prefix in ("gen_ai.request.functions.", "llm.request.functions."):
+    # The last one: AgentOps 0.4.13 on responses.
+    for prefix in ("gen_ai.request.functions.", "llm.request.functions.", "gen_ai.request.tools."):
         defined = defined or as_list(unflattened(attributes, prefix))
     if not defined:
         request = as_dict(decoded(attributes.get("input.value")))
@@ -296,7 +297,8 @@ def read_tools(listed: Iterable[object]) -> list[ToolDefinition]:
 
 def _tool(raw: dict[str, object]) -> ToolDefinition:
     function = as_dict(raw.get("function")) or raw
-    schema = function.get("parameters") or function.get("input_schema") or function.get("inputSchema")
+    names = ("parameters", "input_schema", "inputSchema", "arguments")
+    schema = next((function[name] for name in names if function.get(name)), None)
     return ToolDefinition(first_text(function, "name", "type"), as_text(function.get("description")), encoded(schema))
 
 

@@ -83,6 +83,9 @@ def tree(name: str) -> RolloutView:
 
 KINDS = {
     "agentops_openai": "agent chain llm span llm llm llm embedding tool reward",
+    "agentops_openai_0_4_13": "agent chain llm llm llm llm llm embedding tool reward",
+    "agentops_openai_0_4_16": "agent chain llm llm llm llm embedding tool reward",
+    "agentops_openai_0_4_18": "agent chain llm span llm llm llm embedding tool reward",
     "openinference_anthropic": "llm llm llm llm",
     "openinference_langchain": "chain chain llm chain tool chain llm",
     "openinference_litellm": "llm llm",
@@ -110,6 +113,9 @@ def test_kinds(name: str) -> None:
 
 CALLS = {
     "agentops_openai": (4, 1),
+    "agentops_openai_0_4_13": (5, 1),
+    "agentops_openai_0_4_16": (4, 1),
+    "agentops_openai_0_4_18": (4, 1),
     "openinference_anthropic": (2, 0),
     "openinference_langchain": (2, 0),
     "openinference_litellm": (2, 0),
@@ -123,30 +129,36 @@ CALLS = {
 }
 
 
+WITHOUT_USAGE = {"agentops_openai_0_4_13": 1}
+"""Calls whose tokens are not known: this release asks for none in a stream."""
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_each_call_counts_once(name: str) -> None:
     """The stub was asked so many times: spans of two libraries over one call, and sums on agents, change nothing."""
     totals = tree(name).totals
     assert (totals.llm_calls, totals.embedding_calls) == CALLS[name]
     prompt = 55 if "anthropic" in name else 50
-    assert totals.input_tokens == totals.llm_calls * prompt + totals.embedding_calls * 6
-    assert totals.output_tokens == totals.llm_calls * 12
-    assert (totals.inconsistent, totals.calls_without_usage) == (0, 0)
+    silent = WITHOUT_USAGE.get(name, 0)
+    counted = totals.llm_calls - silent
+    assert totals.input_tokens == counted * prompt + totals.embedding_calls * 6
+    assert totals.output_tokens == counted * 12
+    assert (totals.inconsistent, totals.calls_without_usage) == (0, silent)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "openinference_litellm"])
 def test_each_call_has_a_price(name: str) -> None:
     """Model and provider are found in every dialect, and where the cache is reported it is billed as cache."""
     found = tree(name)
-    assert found.totals.cost_unknown == 0
+    assert found.totals.cost_unknown == WITHOUT_USAGE.get(name, 0)
     for node in found.walk():
-        if node.counted and node.row and node.row.facts.kind == "llm":
+        if node.counted and node.row and node.row.facts.kind == "llm" and node.row.facts.fresh_tokens is not None:
             assert node.price is not None
             rates = {
                 "openai": {"50": "0.0000147", "30": "0.0000132"},
                 "anthropic": {"30": "0.00029475"},
             }
-            expected = rates[node.row.facts.provider or ""][str(node.row.facts.fresh_tokens)]
+            expected = rates[node.row.facts.provider or "openai"][str(node.row.facts.fresh_tokens)]
             assert node.price.usd == Decimal(expected)
 
 
@@ -169,6 +181,10 @@ WITH_TOOL = [
     ("openllmetry_anthropic", 1),
     ("otel_openai_v2", 1),
     ("agentops_openai", 3),
+    ("agentops_openai_0_4_13", 3),
+    ("agentops_openai_0_4_13", 7),
+    ("agentops_openai_0_4_16", 3),
+    ("agentops_openai_0_4_18", 3),
     ("pydantic_ai", 2),
 ]
 
@@ -191,7 +207,13 @@ def test_a_tool_that_the_model_asked_for(name: str, number: int) -> None:
 
 @pytest.mark.parametrize(
     ("name", "number"),
-    [("openinference_openai", 2), ("agentops_openai", 5), ("otel_openai_v2", 2), ("openinference_anthropic", 3)],
+    [
+        ("openinference_openai", 2),
+        ("agentops_openai", 5),
+        ("agentops_openai_0_4_16", 4),
+        ("otel_openai_v2", 2),
+        ("openinference_anthropic", 3),
+    ],
 )
 def test_a_tool_result_on_its_way_back(name: str, number: int) -> None:
     """The result of the tool follows the call that asked for it."""
@@ -228,10 +250,19 @@ def test_thoughts(name: str, number: int) -> None:
     assert not any("map" in message.text for message in found.output)
 
 
-@pytest.mark.parametrize("name", ["openinference_openai", "openllmetry_openai", "otel_openai_v2", "agentops_openai"])
-def test_both_choices(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("openinference_openai", 4),
+        ("openllmetry_openai", 4),
+        ("otel_openai_v2", 4),
+        ("agentops_openai", 7),
+        ("agentops_openai_0_4_13", 6),
+        ("agentops_openai_0_4_16", 6),
+    ],
+)
+def test_both_choices(name: str, number: int) -> None:
     """A call with n = 2 has two answers."""
-    number = {"agentops_openai": 7}.get(name, 4)
     assert [message.text for message in messages(span(name, number).attributes).output] == [
         "It is 21 degrees in Paris."
     ] * 2
@@ -261,4 +292,6 @@ def test_spans_that_are_no_calls_have_no_conversation() -> None:
 
 def test_the_reward_of_agentops() -> None:
     """A task that returns a reward, through the real SDK, is a reward."""
-    assert span("agentops_openai", 10).facts.reward == 0.75
+    for name in NAMES:
+        if name.startswith("agentops"):
+            assert load(name).spans[-1].facts.reward == 0.75, name

@@ -135,15 +135,25 @@ def otel_openai_v2(base: str) -> Any:
 
 def agentops_openai(base: str) -> Any:
     """AgentOps with its decorators around an openai client; the reward is in the form of its task output."""
-    os.environ |= {"AGENTOPS_API_ENDPOINT": base, "AGENTOPS_EXPORTER_ENDPOINT": base + "/v1/traces"}
+    os.environ |= {
+        "AGENTOPS_API_ENDPOINT": base,
+        "AGENTOPS_EXPORTER_ENDPOINT": base + "/v1/traces",
+        "AGENTOPS_LOGGING_TO_FILE": "false",
+        "TRACELOOP_METRICS_ENABLED": "false",  # 0.4.13 would send them to the service
+    }
     import agentops
-    from agentops.sdk.core import tracer
+    from agentops.client.api.versions.v3 import V3Client
+    from agentops.sdk import core
     from agentops.sdk.decorators import agent, operation, task, tool
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
+    if not asyncio.iscoroutinefunction(V3Client.fetch_auth_token):  # below 0.4.19 ``init`` waits for it
+        V3Client.fetch_auth_token = lambda _self, _key: {"token": "t", "project_id": "p", "project_prem_status": "pro"}
     agentops.init(api_key="00000000-0000-0000-0000-000000000000", endpoint=base, auto_start_session=False)
     exporter = memory(attach=False)
-    tracer.provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracer = core.tracer if hasattr(core, "tracer") else core.TracingCore.get_instance()
+    provider = tracer.provider if hasattr(tracer, "provider") else tracer._provider
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
 
     @tool(cost=0.01)
     def get_weather(city: str) -> str:
@@ -292,6 +302,9 @@ RECORDINGS: dict[str, tuple[Callable[[str], Any], tuple[str, ...]]] = {
         ("opentelemetry-instrumentation-openai-v2", "opentelemetry-util-genai==0.4b0", "httpx", *_OPENAI),
     ),
     "agentops_openai": (agentops_openai, ("agentops==0.4.21", "openai>=3,<4", "opentelemetry-sdk<1.45")),
+    "agentops_openai_0_4_13": (agentops_openai, ("agentops==0.4.13", "openai>=3,<4", "opentelemetry-sdk<1.45")),
+    "agentops_openai_0_4_16": (agentops_openai, ("agentops==0.4.16", "openai>=3,<4", "opentelemetry-sdk<1.45")),
+    "agentops_openai_0_4_18": (agentops_openai, ("agentops==0.4.18", "openai>=3,<4", "opentelemetry-sdk<1.45")),
     "openinference_smolagents": (
         openinference_smolagents,
         ("openinference-instrumentation-smolagents", "smolagents[openai]", *_OPENAI),
