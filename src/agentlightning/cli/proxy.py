@@ -11,6 +11,7 @@ from agentlightning.store.url import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from pathlib import Path
 
 OPENAI_NAMES = ("OPENAI_BASE_URL", "OPENAI_API_BASE")
 """Variables by which programs are told where OpenAI's API is; the first that is set names the backend."""
@@ -20,10 +21,10 @@ ANTHROPIC_URL = "https://api.anthropic.com"
 
 
 @contextlib.contextmanager
-def model_proxy(url: str | None, rollout_id: str, attempt_id: str) -> Generator[dict[str, str]]:
+def model_proxy(url: str | None, rollout_id: str, attempt_id: str, folder: Path | None) -> Generator[dict[str, str]]:
     """Serve a proxy for one attempt while the block runs, and give the variables that lead a program to it.
 
-    Keys are the program's own: the proxy sends on what it gets.
+    Keys are the program's own: the proxy sends on what it gets. Spans are counted in *folder*, that of the run.
 
     Raises:
         StoreError: The store cannot be opened, or no address can be had.
@@ -37,11 +38,12 @@ def model_proxy(url: str | None, rollout_id: str, attempt_id: str) -> Generator[
     ]
     store = open_store(url, settings.get(settings.PROJECT))
     try:
-        with LLMProxy(backends, store=store) as proxy:
+        with LLMProxy(backends, store=store, ledger_folder=folder) as proxy:
             openai = proxy.as_resource(rollout_id, attempt_id).endpoint
-            variables = dict.fromkeys(OPENAI_NAMES, openai)
+            variables: dict[str, str] = {name: openai for name in OPENAI_NAMES}
             # Anthropic's clients add the version themselves.
-            yield variables | dict.fromkeys(ANTHROPIC_NAMES, openai.removesuffix("/v1"))
+            variables |= {name: openai.removesuffix("/v1") for name in ANTHROPIC_NAMES}
+            yield variables
     finally:
         store.close()
 

@@ -99,8 +99,8 @@ def command(  # noqa: PLR0913 - one parameter for each option
         if recording and proxy:
             from agentlightning.cli.proxy import model_proxy  # noqa: PLC0415 - only where it is asked for
 
-            ids = recording.rollout_id, recording.attempt_id
-            variables |= stack.enter_context(model_proxy(recording.writer.url, *ids))
+            where = recording.writer.url, recording.rollout_id, recording.attempt_id, recording.folder
+            variables |= stack.enter_context(model_proxy(*where))
         child = Child(arguments, {**os.environ, **environment, **variables})
         code = child.run(while_it_runs=_preload if recording else None)
     # The program has ended: whatever goes wrong from here on, its exit code or signal is what the caller gets.

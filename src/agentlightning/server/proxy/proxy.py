@@ -19,6 +19,8 @@ from agentlightning.server.proxy.sink import SpanSink
 from agentlightning.types.resources import LLM, ProxyLLM
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from typing_extensions import Self
 
     from agentlightning.server.access import TokenFile
@@ -44,6 +46,7 @@ class LLMProxy:
         host: str = "127.0.0.1",
         port: int = 0,
         tokens: TokenFile | None = None,
+        ledger_folder: Path | None = None,
     ) -> None:
         """Make it; nothing is served before ``start``.
 
@@ -54,12 +57,14 @@ class LLMProxy:
             host: Address to listen on; another one than loopback needs *tokens*.
             port: 0 takes a free one.
             tokens: Who may call.
+            ledger_folder: Where the spans are counted; None: beside the store.
 
         Raises:
             SettingError: A backend is no such thing, or the address can be reached from elsewhere without tokens.
         """
         self.backends = backends_of(backends)
         self.store = store
+        self._ledger_folder = ledger_folder
         self._options = ServerOptions(host=host, port=port, tokens=tokens)
         self._rules = AccessRules(host, tokens, ())
         self._url: str | None = None
@@ -82,7 +87,7 @@ class LLMProxy:
             return self
         listener = bind(self._options)
         self._url = base_url(self._options, listener.getsockname()[1])
-        self._sink = SpanSink(self.store)
+        self._sink = SpanSink(self.store, self._ledger_folder)
         relay = Relay(Pool(self.backends), self._sink, self._rules, create_app(self.store, self._rules))
         server = uvicorn.Server(make_config(relay, self._options))
         thread = threading.Thread(

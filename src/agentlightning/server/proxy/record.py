@@ -146,12 +146,7 @@ class RecordedCall:
             payload = _decoded(b"".join(self._kept), self._encoding)
             self._tokens.add(payload)
         if status >= _FIRST_ERROR or not isinstance(payload, dict):
-            text = b"".join(self._kept)[:_MAX_ERROR_CHARS].decode("utf-8", "replace")
-            if text:
-                self.record.attributes[semconv.OUTPUT_VALUE] = text
-                self.record.status_description = self.record.status_description or f"status {status}: {text[:500]}"
-            if status < _FIRST_ERROR and not self.record.status_description:
-                self.record.status_code, self.record.status_description = "ERROR", "the answer is no JSON"
+            self._write_text(status)
             return
         answer = cast("dict[str, Any]", payload)
         if self._is_anthropic:
@@ -160,6 +155,17 @@ class RecordedCall:
         shorter = without_token_fields(dict(answer), logprobs=self._tokens.has_logprobs)
         self.record.attributes.update(response_attributes(cast("dict[str, object]", shorter)))
         self.record.attributes.update(self._tokens.attributes())
+
+    def _write_text(self, status: int) -> None:
+        """Record an answer that is an error, or nothing that can be read."""
+        record = self.record
+        text = b"".join(self._kept)[:_MAX_ERROR_CHARS].decode("utf-8", "replace")
+        if text:
+            record.attributes[semconv.OUTPUT_VALUE] = text
+        if record.status_description is None:
+            is_error = status >= _FIRST_ERROR
+            record.status_code = "ERROR"
+            record.status_description = f"status {status}: {text[:500]}" if is_error else "the answer is no JSON"
 
 
 _FIRST_TOKEN = "First Token Stream Event"  # noqa: S105 - the name that OpenInference gives the event

@@ -17,6 +17,8 @@ from agentlightning.types.record import WriteBatch
 from agentlightning.view.integrity import flag
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from agentlightning.store.base import LightningStore
     from agentlightning.types.record import SpanRecord
 
@@ -31,11 +33,12 @@ _Waiting = tuple["SpanRecord", asyncio.AbstractEventLoop, "asyncio.Future[None]"
 class SpanSink:
     """Writes spans on one thread of its own; whatever waits meanwhile goes into the next transaction."""
 
-    def __init__(self, store: LightningStore) -> None:
-        """Write to *store*."""
-        self.ledger = Ledger(ledger_folder(store.url, None) if store.url else None)
+    def __init__(self, store: LightningStore, folder: Path | None = None) -> None:
+        """Write to *store*, count in *folder*; without one beside the store, until everything is written."""
+        self._is_run = folder is not None
+        self.ledger = Ledger(folder or (ledger_folder(store.url, None) if store.url else None))
         self._exporter = Exporter(lambda _attempt: store, self.ledger)
-        self._redactor = Redactor()
+        self._redactor = Redactor(store_url=store.url)
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._counter = 0
         self._thread = threading.Thread(target=self._run, name="agentlightning-proxy-sink", daemon=True)
@@ -67,7 +70,7 @@ class SpanSink:
                         loop.call_soon_threadsafe(_resolve, written)
         with guard("proxy.sink"):
             self._exporter.rescue()
-            if not self.ledger.account().waiting:
+            if not self._is_run and not self.ledger.account().waiting:
                 self.ledger.remove()
 
     def _next(self) -> list[_Waiting | None]:

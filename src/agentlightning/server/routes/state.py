@@ -27,10 +27,14 @@ class ServerState:
 
     store: LightningStore
     gate: Gate | None = None
-    redactor: Redactor = field(default_factory=Redactor)
+    redactor: Redactor = field(init=False)
     redacting: threading.Lock = field(default_factory=threading.Lock)
     """Held while the redactor works: it is made for one thread."""
     counts: dict[str, int] = field(default_factory=dict[str, int])
+
+    def __post_init__(self) -> None:
+        """Redact with the key of the store that is served."""
+        self.redactor = Redactor(store_url=self.store.url)
 
     def count(self, name: str, number: int = 1) -> None:
         """Add to a counter; event loop only."""
