@@ -74,7 +74,7 @@ def test_a_daemon(daemon: str, isolated: Path) -> None:
     assert [agl("--status").returncode, agl("--stop").returncode] == [1, 1]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_the_foreground_ends_cleanly(isolated: Path, number: signal.Signals) -> None:
     """Ctrl+C and SIGTERM to the whole group end the server within seconds, with exit code 0 and nothing left."""
     command = [*AGL, "--port", "0", "--store", str(isolated / "d.db")]
