@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-OPENAI_NAMES = ("OPENAI_BASE_URL", "OPENAI_API_BASE")
+OPENAI_NAMES: tuple[str, ...] = ("OPENAI_BASE_URL", "OPENAI_API_BASE")
 """Variables by which programs are told where OpenAI's API is; the first that is set names the backend."""
 OPENAI_URL = "https://api.openai.com/v1"
-ANTHROPIC_NAMES = ("ANTHROPIC_BASE_URL",)
+ANTHROPIC_NAMES: tuple[str, ...] = ("ANTHROPIC_BASE_URL",)
 ANTHROPIC_URL = "https://api.anthropic.com"
 
 
@@ -40,10 +40,9 @@ def model_proxy(url: str | None, rollout_id: str, attempt_id: str, folder: Path 
     try:
         with LLMProxy(backends, store=store, ledger_folder=folder) as proxy:
             openai = proxy.as_resource(rollout_id, attempt_id).endpoint
-            variables: dict[str, str] = {name: openai for name in OPENAI_NAMES}
+            variables = dict.fromkeys(OPENAI_NAMES, openai)
             # Anthropic's clients add the version themselves.
-            variables |= {name: openai.removesuffix("/v1") for name in ANTHROPIC_NAMES}
-            yield variables
+            yield variables | dict.fromkeys(ANTHROPIC_NAMES, openai.removesuffix("/v1"))
     finally:
         store.close()
 
