@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     from agentlightning.pipeline.watch import ResourceAlert, add_alert_listener, remove_alert_listener
     from agentlightning.runner import Alert, LitAgentRunner, Runner
     from agentlightning.semconv import SpanAttributeNames, SpanNames
+    from agentlightning.server.proxy import LLMProxy
     from agentlightning.settings import configure
     from agentlightning.store import LightningStore, SqliteLightningStore, open_store
     from agentlightning.tracer import AgentOpsTracer, LightningSpanProcessor, OtelTracer, Tracer
@@ -131,6 +132,7 @@ __all__ = [
     "ExecutionStrategy",
     "FunctionalLitAgent",
     "Hook",
+    "LLMProxy",
     "LightningSpanProcessor",
     "LightningStore",
     "Link",
@@ -247,6 +249,7 @@ _HOMES = {
     "pipeline.process": "flush",
     "runner": "Alert LitAgentRunner Runner",
     "semconv": "SpanAttributeNames SpanNames",
+    "server.proxy": "LLMProxy",
     "settings": "configure",
     "store": "LightningStore SqliteLightningStore open_store",
     "tracer": "AgentOpsTracer LightningSpanProcessor OtelTracer Tracer",
