@@ -70,7 +70,12 @@ def _print_settings() -> int:
             well = False
         else:
             shown = "(the user's data directory)" if setting is settings.STORE and not value else value
-            if value and setting in (settings.STORE_TOKEN, settings.REDACT_KEY):
+            if value and setting in (
+                settings.STORE_TOKEN,
+                settings.REDACT_KEY,
+                settings.AGENTOPS_API_KEY,
+                settings.AGENTOPS_PROJECTS,
+            ):
                 shown = "(set)"  # the output of this command is what people paste into reports
             click.echo(f"{setting.variable:<22} {shown!s:<30} {source}")
     return 0 if well else 2
