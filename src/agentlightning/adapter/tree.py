@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from agentlightning.adapter.repair import homes
+from agentlightning.semconv import TARGET
 from agentlightning.types.query import SpanRow
 from agentlightning.types.tracer import Span
 from agentlightning.view.facts import facts
@@ -306,8 +307,16 @@ class TraceTree:
             parent.children.append(node)
             parent.children.sort(key=lambda child: child.order)
 
+    @property
+    def target(self) -> str:
+        """Id of the span that this reward says it is about, empty for one that is about what came before it."""
+        about = self.span.attributes.get(TARGET) if self.is_reward_span() else None
+        return about if isinstance(about, str) else ""
+
     def match_rewards(self, reward_match: str, llm_calls: list[TraceTree]) -> dict[str, float | None]:
         """Return the reward of each call that has one, by the id of its span.
+
+        A reward that says which span it is about is that call's, whatever the policy is and however late it came.
 
         Args:
             reward_match: A ``RewardMatchPolicy`` or its value.
@@ -323,8 +332,13 @@ class TraceTree:
         else:
             families = [node.children for node in self.traverse()]
         rewards: dict[str, float | None] = {}
+        model_calls = {node.id for node in self.traverse() if node.facts.kind == "llm"}
+        for node in self.traverse():
+            if node.target in model_calls and node.facts.reward is not None:
+                rewards.setdefault(node.target, node.facts.reward)
         for family in families:
-            _match(sorted(family, key=lambda node: node.order), calls, rewards)
+            left = [node for node in family if node.target not in model_calls]
+            _match(sorted(left, key=lambda node: node.order), calls, rewards)
         return rewards
 
     def span_to_triplet(self, span: Span, agent_name: str) -> Triplet:

@@ -15,7 +15,7 @@ from agentlightning.adapter import (
     TraceTree,
     Transition,
 )
-from agentlightning.semconv import LOGPROBS, PROMPT_TOKEN_IDS, RESPONSE_TOKEN_IDS
+from agentlightning.semconv import LOGPROBS, PROMPT_TOKEN_IDS, RESPONSE_TOKEN_IDS, TARGET
 from agentlightning.types import Span
 
 
@@ -98,6 +98,18 @@ def test_a_second_reward_of_a_call_changes_nothing() -> None:
     """The first reward after a call is the call's; a later one is not given to an earlier call."""
     spans = [span(1, None, (0, 9)), call(2, 1, (0, 1)), call(3, 1, (1, 2)), reward(4, 0.5, 1, 3), reward(5, 0.9, 1, 4)]
     assert answers(TracerTraceToTriplet().adapt(spans)) == [(2, None), (3, 0.5)]
+
+
+@pytest.mark.parametrize("policy", list(RewardMatchPolicy))
+def test_a_reward_that_names_its_call_is_that_calls(policy: RewardMatchPolicy) -> None:
+    """A late reward with a target goes to the call that it is about, and to no other, under each policy."""
+    late = span(5, 2, (8, 8), name="agentlightning.reward", attributes={"reward": 0.25, TARGET: f"{2:016x}"})
+    spans = [span(1, None, (0, 9)), call(2, 1, (0, 1)), call(3, 1, (2, 3)), late, reward(6, 1.0, 1, 8.5)]
+    assert answers(TracerTraceToTriplet(reward_match=policy).adapt(spans)) == [(2, 0.25), (3, 1.0)]
+    assert answers(TracerTraceToTriplet(reward_match=policy).adapt(spans[:-1])) == [(2, 0.25), (3, None)]
+    late.attributes[TARGET] = f"{1:016x}"  # about the agent as a whole: matched like any other
+    late.parent_id = f"{1:016x}"
+    assert answers(TracerTraceToTriplet(reward_match=policy).adapt(spans[:-1])) == [(2, None), (3, 0.25)]
 
 
 def test_rewards_among_siblings_stay_in_the_family() -> None:
