@@ -35,6 +35,8 @@ MAX_NS: Final = 2**63 - 1
 _TRACE_ID, _SPAN_ID = re.compile(r"(?!0{32})[0-9a-f]{32}\Z"), re.compile(r"(?!0{16})[0-9a-f]{16}\Z")
 _COUNTS = frozenset(source.attribute for source in TABLE if source.field in COUNT_FIELDS)
 _COSTS = frozenset(source.attribute for source in TABLE if source.field in {"cost", "cost_input", "cost_output"})
+_NUMBERS = _COUNTS | _COSTS
+_FIRST_REWARD = f"{semconv.REWARD_PREFIX}0.value"
 _KINDS = frozenset({"INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER"})
 _CODES = frozenset({"UNSET", "OK", "ERROR"})
 _MAX_ID_CHARS = 512
@@ -66,22 +68,27 @@ def breaches(record: SpanRecord) -> list[str]:
             found.append("bad_parent")
         elif parent_id == record.span_id:
             found.append("own_parent")
-    keys = record.attributes.keys()
-    if not keys.isdisjoint(_COUNTS) or not keys.isdisjoint(_COSTS):
-        found.extend(_bad_numbers(record.attributes))
-    if semconv.REWARD in keys or f"{semconv.REWARD_PREFIX}0.value" in keys:
+    attributes = record.attributes
+    numbers = [key for key in attributes if key in _NUMBERS]
+    if numbers:
+        found.extend(_bad_numbers(attributes, numbers))
+    if semconv.REWARD in attributes or _FIRST_REWARD in attributes:
         found.extend(_bad_rewards(record))
     return found
 
 
-def _bad_numbers(attributes: AttributeMap) -> list[str]:
-    found: list[str] = []
-    if any(_is_number(attributes[key]) and attributes[key] < 0 for key in _COUNTS & attributes.keys()):
-        found.append("negative_count")
-    costs = [attributes[key] for key in _COSTS & attributes.keys() if _is_number(attributes[key])]
-    if any(cost < 0 or not _is_finite(cost) for cost in costs):
-        found.append("bad_cost")
-    return found
+def _bad_numbers(attributes: AttributeMap, keys: list[str]) -> list[str]:
+    found: set[str] = set()
+    for key in keys:
+        value = attributes[key]
+        if not _is_number(value):
+            continue
+        if key in _COSTS:
+            if value < 0 or not _is_finite(value):
+                found.add("bad_cost")
+        elif value < 0:
+            found.add("negative_count")
+    return sorted(found, reverse=True)
 
 
 def _bad_rewards(record: SpanRecord) -> list[str]:
