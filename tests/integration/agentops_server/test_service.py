@@ -116,7 +116,7 @@ def local_cursor(store: LightningStore) -> list[str]:
     """Return the files of cursors beside *store*."""
     assert store.url is not None
     path = Path(store.url.removeprefix("sqlite:///"))
-    return [file.name for file in path.parent.glob(f"{path.name}.forward-*")]
+    return [file.name for file in path.parent.glob(f"{path.name}.forward-*") if file.is_file()]
 
 
 def test_what_the_service_cannot_take_waits(world: World, local: LightningStore) -> None:
@@ -136,6 +136,23 @@ def test_what_the_service_cannot_take_waits(world: World, local: LightningStore)
             server.send(otlp(*session(2)))
             wait_until(lambda: len(world.names()) == 4)
     assert sorted(world.names()) == ["job1.session", "job2.session", "openai.chat.completion", "openai.chat.completion"]
+
+
+def test_of_several_servers_on_one_store_one_uploads(world: World, local: LightningStore) -> None:
+    """A second server on the same store sends nothing while the first one does, and takes over after its end."""
+    url = world.start()
+    first, second = (Upload(local, world.service(url), is_buffer=True) for _ in range(2))
+    with serving(AgentOpsServerOptions(), local) as server:
+        with first:
+            server.send(otlp(*session(1)))
+            wait_until(lambda: first.sent == 2)
+            with second:
+                server.send(otlp(*session(2)))
+                wait_until(lambda: first.sent == 4)
+        assert second.sent == 0
+        with Upload(local, world.service(url), is_buffer=True) as third:
+            server.send(otlp(*session(3)))
+            wait_until(lambda: third.sent == 2)
 
 
 def test_each_mistake_has_its_own_line(

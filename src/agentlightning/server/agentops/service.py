@@ -20,6 +20,7 @@ import httpx
 
 from agentlightning import settings
 from agentlightning.errors import AccessError, SettingError, StoreError, StoreUnavailableError
+from agentlightning.pipeline.lock import FolderLock
 from agentlightning.server.access import is_loopback
 from agentlightning.server.forward import CursorFile, Forwarder, ForwardOptions, OtlpTarget
 from agentlightning.store.exchange import certificate_problem
@@ -221,6 +222,7 @@ class Upload:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="agl-agentops-upload", daemon=True)
         self._pruned = time.monotonic()
+        self._turn: FolderLock | None = None
 
     @property
     def sent(self) -> int:
@@ -240,6 +242,9 @@ class Upload:
         self._loop = asyncio.get_running_loop()
         failures = 0
         while not self._stopping.is_set():
+            if not self._is_our_turn():
+                await self._sleep(_POLL_S)
+                continue
             try:
                 await self._begin()
                 await self._forwarder.run_once()
@@ -253,6 +258,16 @@ class Upload:
                 failures = 0
                 self._tell("")
                 await self._sleep(_POLL_S)
+
+    def _is_our_turn(self) -> bool:
+        """Tell whether this server uploads: of several on one store one does, until it ends."""
+        folder = self._cursor.path.with_name(f"{self._cursor.path.name}.turn")
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._turn = self._turn or FolderLock(folder)
+            return self._turn.acquire()
+        except OSError:
+            return True  # without a place for the lock some spans may go out twice, with the same ids
 
     async def _begin(self) -> None:
         """Begin with the present where the store has a past of its own."""
@@ -299,4 +314,6 @@ class Upload:
         if self._loop is not None and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._forwarder.stop)
         self._thread.join(_STOP_TIMEOUT_S)
+        if self._turn is not None:
+            self._turn.release()
         self._target.close()
