@@ -243,6 +243,7 @@ class _Printer:
             name += f" {safe(detail)}"
         if facts.reward is not None:
             name += f" {facts.reward:g}"
+        name += (f" ({safe(facts.detail)})" if facts.detail else "") + (" ⚠" if facts.integrity else "")
         if failed:
             name += f" ✗ {error_of(row)}"
         head = f"{at}  {row.rollout_id[:_ID]:<{_ID}}  "
