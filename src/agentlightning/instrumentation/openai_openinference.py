@@ -19,6 +19,7 @@ from opentelemetry.trace import INVALID_SPAN, Span, Status, StatusCode
 from agentlightning import semconv
 from agentlightning._internal.guard import guard
 from agentlightning.instrumentation.attribute import LLM_INPUT_MESSAGES, LLM_TOOLS, RESERVE, room
+from agentlightning.instrumentation.enclosing import enclosing_context
 from agentlightning.instrumentation.openai_call import Call, current_call, is_stream, parsed_now
 from agentlightning.instrumentation.openai_message import response_attributes
 from agentlightning.instrumentation.openai_token import json_without_ids, without_token_fields
@@ -148,6 +149,8 @@ class ObservedTracer(trace.Tracer):
         """Start a span; one that does nothing once the library is no longer instrumented."""
         if not self.is_on:
             return INVALID_SPAN
+        if not args and kwargs.get("context") is None:
+            kwargs["context"] = enclosing_context()
         span = self.real.start_span(name, *args, **kwargs)
         call = current_call.get()
         if not isinstance(call, ObservedCall) or not span.is_recording():

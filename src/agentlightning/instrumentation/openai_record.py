@@ -20,6 +20,7 @@ from opentelemetry.trace import Span, Status, StatusCode
 from agentlightning import semconv
 from agentlightning._internal.guard import guard
 from agentlightning.instrumentation.attribute import RESERVE, room
+from agentlightning.instrumentation.enclosing import enclosing_context
 from agentlightning.instrumentation.openai_call import Call, is_stream, parsed_now
 from agentlightning.instrumentation.openai_message import request_attributes, response_attributes
 from agentlightning.instrumentation.openai_output import plain
@@ -209,7 +210,7 @@ def start_call(tracer: Tracer, client: object, request: Request) -> RecordedCall
     """Start the span of a request; None when instrumentation is suppressed."""
     if context_api.get_value(_SUPPRESS):
         return None
-    span = tracer.start_span(_NAMES.get(request.path, request.path.strip("/") or "request"))
+    span = tracer.start_span(_NAMES.get(request.path, request.path.strip("/") or "request"), enclosing_context())
     call = RecordedCall(span, request)
     if span.is_recording():
         with guard("openai.request"):

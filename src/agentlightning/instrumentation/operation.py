@@ -16,6 +16,7 @@ from opentelemetry.trace import Status, StatusCode
 from agentlightning import semconv
 from agentlightning._internal.guard import guard
 from agentlightning.instrumentation.attribute import RESERVE, room
+from agentlightning.instrumentation.enclosing import enclosing_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -46,7 +47,7 @@ class Operation:
         self.args = args
         self.kwargs = kwargs
         self._tracer = tracer
-        self._parent: Context = context_api.get_current()
+        self._parent: Context = enclosing_context()
         self._span: Span | None = None
 
     def name(self) -> str:

@@ -30,7 +30,15 @@ _HERE = "agentlightning.instrumentation."
 _BUILT_IN: dict[str, tuple[tuple[str, ...], str, str]] = {
     # name: modules that trigger it, module and class of the instrumentor
     "agentops": (("agentops",), _HERE + "agentops", "AgentOpsInstrumentor"),
+    "autogen": (
+        ("autogen_agentchat.agents", "autogen_agentchat.teams"),
+        _HERE + "openinference",
+        "AutoGenInstrumentor",
+    ),
+    "langchain": (("langchain_core.callbacks.base",), _HERE + "openinference", "LangChainInstrumentor"),
+    "litellm": (("litellm",), _HERE + "openinference", "LiteLLMInstrumentor"),
     "openai": (("openai",), _HERE + "openai", "OpenAIInstrumentor"),
+    "openai_agents": (("agents",), _HERE + "openinference", "OpenAIAgentsInstrumentor"),
     "smolagents": (("smolagents",), _HERE + "smolagents", "SmolagentsInstrumentor"),
 }
 
@@ -83,11 +91,17 @@ class _Registry:
         self.executed.add(module)
         for name in tuple(self.triggers.get(module, ())):
             with _guard(name):
-                self.run(name, again=reloaded)
+                if not self.is_half_imported(name, module):
+                    self.run(name, again=reloaded)
         # Every process imports threading: only a library is a sign that plug-ins are worth their look-up.
         if module.partition(".")[0] not in sys.stdlib_module_names:
             with _guard("plugins"):
                 self.load_plugins()
+
+    def is_half_imported(self, name: str, ended: str) -> bool:
+        """Tell whether another module of the library is in the middle of its import; its end runs the instrumentor."""
+        others = [module for module, names in self.triggers.items() if name in names and module != ended]
+        return any(module in sys.modules and not _is_imported(module) for module in others)
 
     def run(self, name: str, *, again: bool = False) -> None:
         """Instrument one library, unless it was left out, runs already, or another thread is at it."""
