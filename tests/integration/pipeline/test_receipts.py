@@ -193,11 +193,13 @@ def test_a_forked_child_knows_nothing_of_the_parents_spans() -> None:
     pid = os.fork()
     if pid == 0:
         own = emit_event(MessageEvent("child"))
-        os.write(writer, repr((*before.wait(5), *own.wait(5))).encode())
+        os.write(writer, " ".join((*before.wait(5), own.wait(5).state)).encode())
         os._exit(0)
     os.waitpid(pid, 0)
     said = os.read(reader, 1000).decode()
-    assert said in {"('waiting', 'other_process', 'stored', '')", "('stored', '', 'stored', '')"}
+    parents, childs = said.rsplit(" ", 1)
+    assert parents in {"waiting other_process", "stored "}
+    assert childs in {"stored", "spilled"}  # on a busy machine opening the store anew may take longer than its grace
     assert before.wait(10).state == "stored"
 
 
