@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         TraceToTripletBase,
         TraceTree,
     )
-    from agentlightning.algorithm import Algorithm, Baseline, algo
+    from agentlightning.algorithm import APO, Algorithm, Baseline, algo
     from agentlightning.emitter import (
         CustomEvent,
         EventDataError,
@@ -110,6 +110,7 @@ if TYPE_CHECKING:
     from agentlightning.types.tracer import Event, Link, OtelResource, Span, SpanContext, SpanLike, TraceStatus
 
 __all__ = [
+    "APO",
     "LLM",
     "Adapter",
     "AgentLightningError",
@@ -228,7 +229,7 @@ _HOMES = {
         "Adapter LlmProxyTraceToTriplet OtelTraceAdapter TraceAdapter TraceToMessages TraceToTripletBase TraceTree "
         "TracerTraceToTriplet"
     ),
-    "algorithm": "Algorithm Baseline algo",
+    "algorithm": "APO Algorithm Baseline algo",
     "emitter": (
         "CustomEvent EventDataError EventFactory ExceptionEvent MessageEvent ObjectEvent Outcome Receipt RewardEvent "
         "SerializationEngine add_event_handler create_event emit_annotation emit_event emit_exception emit_message "
