@@ -153,10 +153,10 @@ class _Printer:
         found: list[tuple[float, int, SpanRow | Rollout, str]] = []
         if rollout.rollout_id not in self._known:
             self._known.add(rollout.rollout_id)
-            found.append((rollout.start_time * 1e9, 0, rollout, "start"))
+            # A float of seconds is exact to 240 ns only: the start comes before that of its spans, the end after.
+            found.append((rollout.start_time * 1e9 - 1000, 0, rollout, "start"))
         if rollout.status in FINISHED:
             self._known.discard(rollout.rollout_id)
-            # A float of seconds is exact to 240 ns only, and the end of a rollout comes after that of its spans.
             found.append(((rollout.end_time or rollout.start_time) * 1e9 + 1000, 2, rollout, "end"))
             self.over = self.over or self._wanted.rollout_id is not None
         return found

@@ -97,7 +97,10 @@ class Operation:
         if span is not None:
             with guard("operation.exception"):
                 span.record_exception(error)
-        self._end(attributes, Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
+        text = type(error).__name__
+        with guard("operation.error"):  # the text of an error is the program's code, and may fail itself
+            text = f"{text}: {error}"
+        self._end(attributes, Status(StatusCode.ERROR, text))
 
     def close_early(self) -> None:
         """End the span of a generator that its reader left: no error, and marked."""
