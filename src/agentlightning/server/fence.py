@@ -146,10 +146,12 @@ class FencedStore(ForwardingStore):
         resources_id: str | None = None,
         config: RolloutConfig | None = None,
         metadata: dict[str, Any] | None = None,
+        *,
+        rollout_id: str | None = None,
     ) -> AttemptedRollout:
         """Create a rollout; see ``LightningStore``."""
         await self._check_new(metadata, resources_id)
-        return await self._store.start_rollout(input, mode, resources_id, config, metadata)
+        return await self._store.start_rollout(input, mode, resources_id, config, metadata, rollout_id=rollout_id)
 
     async def enqueue_rollout(
         self,
@@ -158,9 +160,12 @@ class FencedStore(ForwardingStore):
         resources_id: str | None = None,
         config: RolloutConfig | None = None,
         metadata: dict[str, Any] | None = None,
+        *,
+        rollout_id: str | None = None,
     ) -> Rollout:
         """Put a rollout into the queue; see ``LightningStore``."""
-        return (await self.enqueue_rollouts([input], mode, resources_id, config, metadata))[0]
+        ids = None if rollout_id is None else [rollout_id]
+        return (await self.enqueue_rollouts([input], mode, resources_id, config, metadata, rollout_ids=ids))[0]
 
     async def enqueue_rollouts(
         self,
@@ -169,18 +174,20 @@ class FencedStore(ForwardingStore):
         resources_id: str | None = None,
         config: RolloutConfig | None = None,
         metadata: dict[str, Any] | None = None,
+        *,
+        rollout_ids: Sequence[str] | None = None,
     ) -> list[Rollout]:
         """Put rollouts into the queue; see ``LightningStore``."""
         await self._check_new(metadata, resources_id)
-        return await self._store.enqueue_rollouts(inputs, mode, resources_id, config, metadata)
+        return await self._store.enqueue_rollouts(inputs, mode, resources_id, config, metadata, rollout_ids=rollout_ids)
 
     async def _check_new(self, metadata: dict[str, Any] | None, resources_id: str | None) -> None:
         await asyncio.to_thread(self._refuse, "rollouts", [str((metadata or {}).get("parent_rollout_id"))])
         await asyncio.to_thread(self._refuse, "resources", [resources_id or ""])
 
-    async def start_attempt(self, rollout_id: str) -> AttemptedRollout:
+    async def start_attempt(self, rollout_id: str, *, attempt_id: str | None = None) -> AttemptedRollout:
         """Make a further attempt; see ``LightningStore``."""
-        return await self._store.start_attempt(await self._known(rollout_id))
+        return await self._store.start_attempt(await self._known(rollout_id), attempt_id=attempt_id)
 
     async def heartbeat(self, rollout_id: str, attempt_id: str) -> Attempt:
         """Note that an attempt is alive; see ``LightningStore``."""

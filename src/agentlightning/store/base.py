@@ -71,6 +71,10 @@ class LightningStore(ABC):
     Every method may raise ``StoreError``; an unknown id is an ``UnknownIdError``, a status that cannot follow the one
     that is there a ``TransitionError``; both are a ``ValueError`` too. Times are seconds since the epoch.
 
+    Methods that create something take an id for it, made by the caller and never used before; without one the store
+    makes it. A call with an id that is there already changes nothing and returns what is there, so a caller who does
+    not know whether a call arrived repeats it with the same id. An id that another project uses is an ``AccessError``.
+
     Before it reads or writes, every method looks for attempts that are overdue: longer than ``timeout_seconds`` since
     their start, or longer than ``unresponsive_seconds`` or the lease of their claim without a heartbeat.
     """
@@ -100,10 +104,12 @@ class LightningStore(ABC):
         resources_id: str | None = None,
         config: RolloutConfig | None = None,
         metadata: dict[str, Any] | None = None,
+        *,
+        rollout_id: str | None = None,
     ) -> AttemptedRollout:
         """Create a rollout that is ``preparing``, with its first attempt; it is never in the queue.
 
-        Without *resources_id* it gets the project's latest resources.
+        Without *resources_id* it gets the project's latest resources. *rollout_id*: see the class.
         """
 
     @abstractmethod
@@ -114,6 +120,8 @@ class LightningStore(ABC):
         resources_id: str | None = None,
         config: RolloutConfig | None = None,
         metadata: dict[str, Any] | None = None,
+        *,
+        rollout_id: str | None = None,
     ) -> Rollout:
         """Put a new rollout at the end of the project's queue; arguments as in ``start_rollout``."""
 
@@ -125,26 +133,35 @@ class LightningStore(ABC):
         resources_id: str | None = None,
         config: RolloutConfig | None = None,
         metadata: dict[str, Any] | None = None,
+        *,
+        rollout_ids: Sequence[str] | None = None,
     ) -> list[Rollout]:
-        """Put a rollout for each input at the end of the queue, in their order; after an error, none of them."""
+        """Put a rollout for each input at the end of the queue, in their order; after an error, none of them.
+
+        Raises:
+            ValueError: *rollout_ids* are not as many as *inputs*, or not all different.
+        """
 
     @abstractmethod
     async def dequeue_rollout(
-        self, *, worker_id: str | None = None, lease_s: float | None = None
+        self, *, worker_id: str | None = None, lease_s: float | None = None, attempt_id: str | None = None
     ) -> AttemptedRollout | None:
         """Claim the oldest rollout of the queue with a new attempt, ``preparing``; None when the queue is empty.
 
         No two callers get the same attempt.
 
         Args:
+            attempt_id: Id of the attempt, see the class. An attempt that is over by now is None, not a claim.
             worker_id: Who claims it.
             lease_s: Longest time without a span or ``heartbeat``; afterwards the attempt is ``unresponsive``, and
                 the rollout goes on as its configuration says. None: only the configuration decides.
         """
 
     @abstractmethod
-    async def start_attempt(self, rollout_id: str) -> AttemptedRollout:
+    async def start_attempt(self, rollout_id: str, *, attempt_id: str | None = None) -> AttemptedRollout:
         """Make a further attempt, whatever ``max_attempts`` says; the rollout leaves the queue and is ``preparing``.
+
+        *attempt_id*: see the class.
 
         Raises:
             UnknownIdError: No such rollout.
@@ -306,8 +323,8 @@ class LightningStore(ABC):
         """
 
     @abstractmethod
-    async def add_resources(self, resources: NamedResources) -> ResourcesUpdate:
-        """Store an immutable snapshot of resources and mark it as the latest."""
+    async def add_resources(self, resources: NamedResources, *, resources_id: str | None = None) -> ResourcesUpdate:
+        """Store an immutable snapshot of resources and mark it as the latest; *resources_id*: see the class."""
 
     @abstractmethod
     async def update_resources(self, resources_id: str, resources: NamedResources) -> ResourcesUpdate:

@@ -6,9 +6,11 @@ Calls run on threads of the client's own, so it works in any event loop, in seve
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -16,6 +18,7 @@ from urllib.parse import quote
 import msgspec
 
 from agentlightning import settings
+from agentlightning._internal.ids import new_attempt_id, new_resources_id, new_rollout_id
 from agentlightning.errors import StoreError
 from agentlightning.store import wire
 from agentlightning.store.base import UNSET, LightningStore, Unset
@@ -50,10 +53,9 @@ _decode_statistics = msgspec.json.Decoder(StoreStatistics).decode
 class LightningStoreClient(LightningStore):
     """The store contract over HTTP. Thread-safe; can be pickled; a second process or event loop may use a copy.
 
-    Calls that can be repeated without harm are, after errors of the network and while the server is busy or away;
-    those that create something (``start_rollout``, ``enqueue_rollout``, ``dequeue_rollout``, ``start_attempt``,
-    ``add_resources``) only when the request never reached a server. A claim whose answer was lost comes back when
-    its lease is over.
+    Calls are repeated after errors of the network and while the server is busy or away. Those that create something
+    carry an id made here, by which a server knows a repetition. A claim that stays without an answer until the retry
+    budget is spent is asked for again by the next ``dequeue_rollout`` of the same worker.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class LightningStoreClient(LightningStore):
         self._exchange = open_exchange(self.url or "", self._delays)
         self._writer = BatchClient(self.url or "", self._exchange)
         self._threads = ThreadPoolExecutor(_THREADS, "agentlightning-client")
+        self._unanswered = _Unanswered()
         self._pid = os.getpid()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -127,10 +130,13 @@ class LightningStoreClient(LightningStore):
         resources_id: str | None = None,
         config: RolloutConfig | None = None,
         metadata: dict[str, Any] | None = None,
+        *,
+        rollout_id: str | None = None,
     ) -> AttemptedRollout:
         """Create a rollout with its first attempt; see ``LightningStore``."""
-        body = _new_rollout(mode, resources_id, config, metadata) | {"input": input}
-        return AttemptedRollout.model_validate(await self._post(f"{_ROLLOUTS}/start", body, safe=False))
+        new = {"input": input, "rollout_id": rollout_id or new_rollout_id()}
+        body = _new_rollout(mode, resources_id, config, metadata) | new
+        return AttemptedRollout.model_validate(await self._post(f"{_ROLLOUTS}/start", body))
 
     async def enqueue_rollout(
         self,
@@ -139,9 +145,12 @@ class LightningStoreClient(LightningStore):
         resources_id: str | None = None,
         config: RolloutConfig | None = None,
         metadata: dict[str, Any] | None = None,
+        *,
+        rollout_id: str | None = None,
     ) -> Rollout:
         """Put a rollout into the queue; see ``LightningStore``."""
-        return (await self.enqueue_rollouts([input], mode, resources_id, config, metadata))[0]
+        ids = None if rollout_id is None else [rollout_id]
+        return (await self.enqueue_rollouts([input], mode, resources_id, config, metadata, rollout_ids=ids))[0]
 
     async def enqueue_rollouts(
         self,
@@ -150,22 +159,36 @@ class LightningStoreClient(LightningStore):
         resources_id: str | None = None,
         config: RolloutConfig | None = None,
         metadata: dict[str, Any] | None = None,
+        *,
+        rollout_ids: Sequence[str] | None = None,
     ) -> list[Rollout]:
         """Put rollouts into the queue; see ``LightningStore``."""
-        body = _new_rollout(mode, resources_id, config, metadata) | {"inputs": list(inputs)}
-        return _rollouts(await self._post(f"{_ROLLOUTS}/enqueue", body, safe=False))
+        ids = [new_rollout_id() for _ in inputs] if rollout_ids is None else list(rollout_ids)
+        if len(set(ids)) != len(inputs):
+            msg = f"{len(inputs)} inputs need as many different rollout ids, not {len(set(ids))}"
+            raise ValueError(msg)
+        body = _new_rollout(mode, resources_id, config, metadata) | {"inputs": list(inputs), "rollout_ids": ids}
+        return _rollouts(await self._post(f"{_ROLLOUTS}/enqueue", body))
 
     async def dequeue_rollout(
-        self, *, worker_id: str | None = None, lease_s: float | None = None
+        self, *, worker_id: str | None = None, lease_s: float | None = None, attempt_id: str | None = None
     ) -> AttemptedRollout | None:
         """Claim the oldest rollout of the queue; see ``LightningStore``."""
-        body = {"worker_id": worker_id, "lease_s": lease_s}
-        answer = await self._post(f"{_ROLLOUTS}/dequeue", body, safe=False)
+        claimant = (self.project, worker_id, lease_s)
+        claim = attempt_id or self._unanswered.take(claimant) or new_attempt_id()
+        body = {"worker_id": worker_id, "lease_s": lease_s, "attempt_id": claim}
+        try:
+            answer = await self._post(f"{_ROLLOUTS}/dequeue", body)
+        except BaseException:  # also a cancellation: the server may have made the claim
+            if attempt_id is None:
+                self._unanswered.keep(claimant, claim)
+            raise
         return None if answer is None else AttemptedRollout.model_validate(answer)
 
-    async def start_attempt(self, rollout_id: str) -> AttemptedRollout:
+    async def start_attempt(self, rollout_id: str, *, attempt_id: str | None = None) -> AttemptedRollout:
         """Make a further attempt; see ``LightningStore``."""
-        return AttemptedRollout.model_validate(await self._post(f"{_path(rollout_id)}/attempts", {}, safe=False))
+        body = {"attempt_id": attempt_id or new_attempt_id()}
+        return AttemptedRollout.model_validate(await self._post(f"{_path(rollout_id)}/attempts", body))
 
     async def heartbeat(self, rollout_id: str, attempt_id: str) -> Attempt:
         """Note that an attempt is alive; see ``LightningStore``."""
@@ -312,10 +335,10 @@ class LightningStoreClient(LightningStore):
 
     # --- resources and housekeeping ---
 
-    async def add_resources(self, resources: NamedResources) -> ResourcesUpdate:
+    async def add_resources(self, resources: NamedResources, *, resources_id: str | None = None) -> ResourcesUpdate:
         """Store a snapshot of resources; see ``LightningStore``."""
-        body = ResourcesUpdate(resources_id="", resources=resources).model_dump(mode="json")["resources"]
-        return ResourcesUpdate.model_validate(await self._post("/v1/resources", {"resources": body}, safe=False))
+        update = ResourcesUpdate(resources_id=resources_id or new_resources_id(), resources=resources)
+        return ResourcesUpdate.model_validate(await self._post("/v1/resources", update.model_dump(mode="json")))
 
     async def update_resources(self, resources_id: str, resources: NamedResources) -> ResourcesUpdate:
         """Replace a snapshot; see ``LightningStore``."""
@@ -360,13 +383,11 @@ class LightningStoreClient(LightningStore):
     async def _get(self, path: str, query: dict[str, str] | None = None) -> Any:  # noqa: ANN401 - any JSON value
         return from_json(await self._raw(Request("GET", path, query or {})))
 
-    async def _post(self, path: str, body: object, *, safe: bool = True, timeout_s: float | None = None) -> Any:  # noqa: ANN401 - any JSON value
-        return await self._send("POST", path, body=to_json(body).encode(), safe=safe, timeout_s=timeout_s)
+    async def _post(self, path: str, body: object, *, timeout_s: float | None = None) -> Any:  # noqa: ANN401 - any JSON value
+        return await self._send("POST", path, body=to_json(body).encode(), timeout_s=timeout_s)
 
-    async def _send(
-        self, method: str, path: str, *, body: bytes, safe: bool = True, timeout_s: float | None = None
-    ) -> Any:  # noqa: ANN401 - any JSON value
-        return from_json(await self._raw(Request(method, path, body=body, safe=safe, timeout_s=timeout_s)))
+    async def _send(self, method: str, path: str, *, body: bytes, timeout_s: float | None = None) -> Any:  # noqa: ANN401 - any JSON value
+        return from_json(await self._raw(Request(method, path, body=body, timeout_s=timeout_s)))
 
     async def _raw(self, request: Request) -> bytes:
         if self._pid != os.getpid():
@@ -374,6 +395,26 @@ class LightningStoreClient(LightningStore):
         headers = {**request.headers, wire.PROJECT_HEADER: wire.quoted(self.project)}
         request = dataclasses.replace(request, headers=headers)
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._exchange.send, request)
+
+
+class _Unanswered:
+    """Claims of which nobody knows whether they were made, by who asked. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._claims: deque[tuple[object, str]] = deque(maxlen=1_000)
+
+    def keep(self, claimant: object, attempt_id: str) -> None:
+        """Keep a claim for the next question of the same claimant; the oldest is forgotten first."""
+        self._claims.append((claimant, attempt_id))
+
+    def take(self, claimant: object) -> str | None:
+        """Return a claim of *claimant* and forget it."""
+        for item in list(self._claims):
+            if item[0] == claimant:
+                with contextlib.suppress(ValueError):  # another thread was faster
+                    self._claims.remove(item)
+                    return item[1]
+        return None
 
 
 class _Done:

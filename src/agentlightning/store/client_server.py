@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, Field
 
@@ -30,15 +30,21 @@ __all__ = [
     "QueryRolloutsRequest",
     "RolloutIds",
     "RolloutRequest",
+    "StartAttemptRequest",
     "UpdateAttemptRequest",
     "UpdateRolloutRequest",
     "WaitForRolloutsRequest",
 ]
 
 
+_NewId = Annotated[str, Field(pattern=r"^[0-9A-Za-z_.:-]{1,128}$")]
+"""Id that the caller has made for what is to be created."""
+
+
 class RolloutRequest(BaseModel):
     """Arguments of ``start_rollout``."""
 
+    rollout_id: _NewId | None = None
     input: Any = None
     mode: RolloutMode | None = None
     resources_id: str | None = None
@@ -50,6 +56,7 @@ class EnqueueRequest(BaseModel):
     """Arguments of ``enqueue_rollouts``."""
 
     inputs: list[Any]
+    rollout_ids: list[_NewId] | None = None
     mode: RolloutMode | None = None
     resources_id: str | None = None
     config: RolloutConfig | None = None
@@ -61,6 +68,13 @@ class DequeueRequest(BaseModel):
 
     worker_id: str | None = None
     lease_s: float | None = Field(default=None, gt=0)
+    attempt_id: _NewId | None = None
+
+
+class StartAttemptRequest(BaseModel):
+    """Arguments of ``start_attempt``."""
+
+    attempt_id: _NewId | None = None
 
 
 class RolloutFilterRequest(BaseModel):
@@ -105,8 +119,9 @@ class PruneRequest(BaseModel):
 
 
 class AddResourcesRequest(BaseModel):
-    """Named resources."""
+    """Named resources, and the id of a new snapshot."""
 
+    resources_id: _NewId | None = None
     resources: NamedResources
 
 

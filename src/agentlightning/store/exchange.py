@@ -58,7 +58,7 @@ class RetryPolicy:
 
 @dataclass(frozen=True)
 class Request:
-    """One call."""
+    """One call, which may arrive more than once: what creates something carries an id."""
 
     method: str
     path: str
@@ -67,8 +67,6 @@ class Request:
     body: bytes | None = None
     content_type: str = wire.JSON
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
-    safe: bool = True
-    """Whether it may be sent again when nobody knows if it arrived."""
     timeout_s: float | None = None
 
 
@@ -151,7 +149,7 @@ class Exchange:
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             return (None if certificate_problem(error) else pause), _unreachable(address, error)
         except (httpx.TransportError, httpx.InvalidURL) as error:
-            return (pause if request.safe else None), _unreachable(address, error)
+            return pause, _unreachable(address, error)
         if response.is_success:
             return response.content, None
         error = wire.error_from(response.status_code, _json_object(response.content))

@@ -44,9 +44,13 @@ class ForwardingStore(LightningStore):
         resources_id: str | None = None,
         config: RolloutConfig | None = None,
         metadata: dict[str, Any] | None = None,
+        *,
+        rollout_id: str | None = None,
     ) -> AttemptedRollout:
         """Hand on; see ``LightningStore.start_rollout``."""
-        return await self.forward(lambda store: store.start_rollout(input, mode, resources_id, config, metadata))
+        return await self.forward(
+            lambda store: store.start_rollout(input, mode, resources_id, config, metadata, rollout_id=rollout_id)
+        )
 
     async def enqueue_rollout(
         self,
@@ -55,9 +59,13 @@ class ForwardingStore(LightningStore):
         resources_id: str | None = None,
         config: RolloutConfig | None = None,
         metadata: dict[str, Any] | None = None,
+        *,
+        rollout_id: str | None = None,
     ) -> Rollout:
         """Hand on; see ``LightningStore.enqueue_rollout``."""
-        return await self.forward(lambda store: store.enqueue_rollout(input, mode, resources_id, config, metadata))
+        return await self.forward(
+            lambda store: store.enqueue_rollout(input, mode, resources_id, config, metadata, rollout_id=rollout_id)
+        )
 
     async def enqueue_rollouts(
         self,
@@ -66,19 +74,25 @@ class ForwardingStore(LightningStore):
         resources_id: str | None = None,
         config: RolloutConfig | None = None,
         metadata: dict[str, Any] | None = None,
+        *,
+        rollout_ids: Sequence[str] | None = None,
     ) -> list[Rollout]:
         """Hand on; see ``LightningStore.enqueue_rollouts``."""
-        return await self.forward(lambda store: store.enqueue_rollouts(inputs, mode, resources_id, config, metadata))
+        return await self.forward(
+            lambda store: store.enqueue_rollouts(inputs, mode, resources_id, config, metadata, rollout_ids=rollout_ids)
+        )
 
     async def dequeue_rollout(
-        self, *, worker_id: str | None = None, lease_s: float | None = None
+        self, *, worker_id: str | None = None, lease_s: float | None = None, attempt_id: str | None = None
     ) -> AttemptedRollout | None:
         """Hand on; see ``LightningStore.dequeue_rollout``."""
-        return await self.forward(lambda store: store.dequeue_rollout(worker_id=worker_id, lease_s=lease_s))
+        return await self.forward(
+            lambda store: store.dequeue_rollout(worker_id=worker_id, lease_s=lease_s, attempt_id=attempt_id)
+        )
 
-    async def start_attempt(self, rollout_id: str) -> AttemptedRollout:
+    async def start_attempt(self, rollout_id: str, *, attempt_id: str | None = None) -> AttemptedRollout:
         """Hand on; see ``LightningStore.start_attempt``."""
-        return await self.forward(lambda store: store.start_attempt(rollout_id))
+        return await self.forward(lambda store: store.start_attempt(rollout_id, attempt_id=attempt_id))
 
     async def heartbeat(self, rollout_id: str, attempt_id: str) -> Attempt:
         """Hand on; see ``LightningStore.heartbeat``."""
@@ -193,9 +207,9 @@ class ForwardingStore(LightningStore):
         """Hand on; see ``LightningStore.query_changes``."""
         return await self.forward(lambda store: store.query_changes(after, wait_s=wait_s))
 
-    async def add_resources(self, resources: NamedResources) -> ResourcesUpdate:
+    async def add_resources(self, resources: NamedResources, *, resources_id: str | None = None) -> ResourcesUpdate:
         """Hand on; see ``LightningStore.add_resources``."""
-        return await self.forward(lambda store: store.add_resources(resources))
+        return await self.forward(lambda store: store.add_resources(resources, resources_id=resources_id))
 
     async def update_resources(self, resources_id: str, resources: NamedResources) -> ResourcesUpdate:
         """Hand on; see ``LightningStore.update_resources``."""

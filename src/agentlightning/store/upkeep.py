@@ -169,13 +169,25 @@ def vacuum(path: Path) -> tuple[int, int]:
     return before, path.stat().st_size
 
 
-def _open(path: Path, *, writing: bool = False) -> sqlite3.Connection:
+def open_reader(path: Path) -> sqlite3.Connection:
+    """Open a store for reading and leave the folder as it is: no file appears beside it, nothing is migrated.
+
+    Raises:
+        StoreUnavailableError: There is no such file.
+        StoreCorruptError: It is no store of ours.
+        StoreVersionError: It was written by a newer release.
+    """
+    return _open(path, leaves_folder=True)
+
+
+def _open(path: Path, *, writing: bool = False, leaves_folder: bool = False) -> sqlite3.Connection:
     if not path.is_file():
         msg = f"there is no store at {path}"
         raise StoreUnavailableError(msg)
     mode = "mode=rw" if writing else "mode=ro"
-    if not writing and not os.access(path.parent, os.W_OK) and not path.with_name(path.name + "-wal").exists():
-        mode = "immutable=1"  # SQLite would want to make its log's index there
+    is_still = leaves_folder or not os.access(path.parent, os.W_OK)
+    if not writing and is_still and not path.with_name(path.name + "-wal").exists():
+        mode = "immutable=1"  # SQLite would make its log and the log's index there
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=30, isolation_level=None)
     try:
         application = connection.execute("PRAGMA application_id").fetchone()[0]

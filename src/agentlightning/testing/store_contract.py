@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from agentlightning._internal.ids import new_span_id, new_trace_id
-from agentlightning.errors import StaleAttemptError, TransitionError, UnknownIdError
+from agentlightning.errors import AccessError, StaleAttemptError, TransitionError, UnknownIdError
 from agentlightning.testing.store_contract_follow import FOLLOW_CONTRACT
 from agentlightning.testing.store_contract_spans import SPAN_CONTRACT
 from agentlightning.types.core import RolloutConfig
@@ -354,6 +354,52 @@ async def statistics_count(store: LightningStore) -> None:
     assert found.size_bytes > 0
 
 
+async def what_is_repeated_with_its_id_happens_once(store: LightningStore) -> None:
+    """A call that creates something and comes again with the same id makes nothing new and returns what is there."""
+    first = [await store.start_rollout("a", rollout_id="ro-a") for _ in range(2)]
+    assert (first[0], first[0].rollout_id) == (first[1], "ro-a")
+    queued = [await store.enqueue_rollouts(["b", "c"], rollout_ids=["ro-b", "ro-c"]) for _ in range(2)]
+    assert queued[0] == queued[1] == [await store.enqueue_rollout("b", rollout_id="ro-b"), queued[0][1]]
+    claims = [await store.dequeue_rollout(worker_id="w", lease_s=60, attempt_id="at-b") for _ in range(2)]
+    assert claims[0] == claims[1]
+    assert claims[0] is not None
+    assert (claims[0].rollout_id, claims[0].attempt.attempt_id) == ("ro-b", "at-b")
+    again = [await store.start_attempt("ro-a", attempt_id="at-a2") for _ in range(2)]
+    assert (again[0], again[0].attempt.sequence_id) == (again[1], 2)
+    given = [await store.add_resources({}, resources_id="rs-a") for _ in range(2)]
+    assert given[0] == given[1]
+    found = await store.statistics()
+    assert (found.rollouts, found.attempts, found.resources, found.queued) == (3, 3, 1, 1)
+    # What became of it meanwhile stays as it is, and a claim that was taken away is none.
+    await store.update_attempt("ro-b", "at-b", status="failed")
+    assert await store.dequeue_rollout(worker_id="w", lease_s=60, attempt_id="at-b") is None
+    assert (await store.enqueue_rollout("b", rollout_id="ro-b")).status == "failed"
+    assert (await store.statistics()).queued == 1
+
+
+async def ids_of_another_project_are_refused(store: LightningStore) -> None:
+    """An id for something new that another project uses is refused, and nothing of that project is shown or changed."""
+    await store.enqueue_rollout("mine", rollout_id="ro-mine")
+    mine = await store.dequeue_rollout(attempt_id="at-mine")
+    await store.add_resources({}, resources_id="rs-mine")
+    other = store.with_project("other")
+    for call in (
+        other.start_rollout("x", rollout_id="ro-mine"),
+        other.enqueue_rollouts(["x", "y"], rollout_ids=["ro-new", "ro-mine"]),
+        other.dequeue_rollout(attempt_id="at-mine"),
+        other.add_resources({}, resources_id="rs-mine"),
+    ):
+        raised: Exception | None = None
+        try:
+            await call
+        except AccessError as error:
+            raised = error
+        assert raised is not None, "an id of another project was taken"
+    assert await other.query_rollouts() == []
+    assert mine is not None
+    assert await store.query_attempts("ro-mine") == [mine.attempt]
+
+
 async def _claim_within(store: LightningStore, timeout_s: float) -> AttemptedRollout:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
@@ -386,6 +432,8 @@ STORE_CONTRACT: list[Promise] = [
     projects_do_not_see_each_other,
     deleting_takes_all_that_belongs,
     statistics_count,
+    what_is_repeated_with_its_id_happens_once,
+    ids_of_another_project_are_refused,
     *SPAN_CONTRACT,
     *FOLLOW_CONTRACT,
 ]

@@ -98,16 +98,6 @@ def test_busy_and_broken_answers_are_tried_again(scripted: Any) -> None:
     assert times[2] - times[1] >= 0.3
 
 
-def test_what_is_not_safe_is_sent_once(scripted: Any) -> None:
-    """A request that creates something is not repeated when its answer was lost, but is when the server was busy."""
-    scripted.answers[:] = [(503, {}, b"{}"), (0, {}, b"")]
-    exchange = exchange_with(f"http://127.0.0.1:{scripted.server_port}")
-    with pytest.raises(StoreUnavailableError):
-        exchange.send(Request("POST", "/x", body=b"{}", safe=False))
-    exchange.close()
-    assert len(scripted.seen) == 2
-
-
 def test_the_next_server_takes_over_and_the_first_comes_back(scripted: Any, server: LightningStoreServer) -> None:
     """When the first address is spent the next one is used; nothing is stored twice, and the first is used again."""
     first = f"http://127.0.0.1:{scripted.server_port}"

@@ -31,20 +31,24 @@ def _store(request: Request) -> LightningStore:
 @router.post("/rollouts/start")
 async def start_rollout(request: Request, body: bodies.RolloutRequest) -> AttemptedRollout:
     """Create a rollout that is at work, with its first attempt."""
-    return await _store(request).start_rollout(body.input, body.mode, body.resources_id, body.config, body.metadata)
+    return await _store(request).start_rollout(
+        body.input, body.mode, body.resources_id, body.config, body.metadata, rollout_id=body.rollout_id
+    )
 
 
 @router.post("/rollouts/enqueue")
 async def enqueue_rollouts(request: Request, body: bodies.EnqueueRequest) -> list[Rollout]:
     """Put rollouts at the end of the queue."""
-    store = _store(request)
-    return await store.enqueue_rollouts(body.inputs, body.mode, body.resources_id, body.config, body.metadata)
+    return await _store(request).enqueue_rollouts(
+        body.inputs, body.mode, body.resources_id, body.config, body.metadata, rollout_ids=body.rollout_ids
+    )
 
 
 @router.post("/rollouts/dequeue")
 async def dequeue_rollout(request: Request, body: bodies.DequeueRequest) -> AttemptedRollout | None:
     """Claim the oldest rollout of the queue; null when it is empty."""
-    return await _store(request).dequeue_rollout(worker_id=body.worker_id, lease_s=body.lease_s)
+    store = _store(request)
+    return await store.dequeue_rollout(worker_id=body.worker_id, lease_s=body.lease_s, attempt_id=body.attempt_id)
 
 
 @router.post("/rollouts/query")
@@ -122,9 +126,11 @@ async def query_attempts(request: Request, rollout_id: str) -> list[Attempt]:
 
 
 @router.post("/rollouts/{rollout_id}/attempts")
-async def start_attempt(request: Request, rollout_id: str) -> AttemptedRollout:
+async def start_attempt(
+    request: Request, rollout_id: str, body: bodies.StartAttemptRequest | None = None
+) -> AttemptedRollout:
     """Make a further attempt."""
-    return await _store(request).start_attempt(rollout_id)
+    return await _store(request).start_attempt(rollout_id, attempt_id=body.attempt_id if body else None)
 
 
 @router.patch("/rollouts/{rollout_id}/attempts/{attempt_id}")
@@ -151,7 +157,7 @@ async def get_next_span_sequence_id(request: Request, rollout_id: str, attempt_i
 @router.post("/resources")
 async def add_resources(request: Request, body: bodies.AddResourcesRequest) -> ResourcesUpdate:
     """Store a snapshot of resources and mark it as the latest."""
-    return await _store(request).add_resources(body.resources)
+    return await _store(request).add_resources(body.resources, resources_id=body.resources_id)
 
 
 @router.put("/resources/{resources_id}")

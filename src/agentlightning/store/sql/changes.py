@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from agentlightning.errors import TransitionError, UnknownIdError
+from agentlightning.errors import AccessError, TransitionError, UnknownIdError
 from agentlightning.store import lifecycle
 from agentlightning.store.lifecycle import AttemptState, Limits
 from agentlightning.store.pack import from_json, to_json
@@ -54,6 +54,24 @@ def find_attempt(transaction: Transaction, rollout_id: str, attempt_id: str) -> 
         msg = f"rollout {rollout_id!r} has no attempt {attempt_id!r}"
         raise UnknownIdError(msg)
     return find_attempts(transaction, [attempt_id])[attempt_id]
+
+
+def present(transaction: Transaction, rollout_ids: Collection[str], project: str) -> bool:
+    """Tell whether a rollout of these ids is there already, made by an earlier try of the same call.
+
+    Raises:
+        AccessError: One of them is another project's.
+    """
+    found = transaction.fetch("projects_of", (to_json(list(rollout_ids)),))
+    if any(row[0] != project for row in found):
+        msg = f"an id for a new rollout is used in another project than {project!r}"
+        raise AccessError(msg)
+    return bool(found)
+
+
+def find_made(transaction: Transaction, attempt_id: str | None) -> Found | None:
+    """Return the attempt that an earlier try of the same call made, None when there is none."""
+    return None if attempt_id is None else find_attempts(transaction, [attempt_id]).get(attempt_id)
 
 
 def set_attempt_status(transaction: Transaction, found: Found, status: str, now_ns: int) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from agentlightning._internal.clock import NS_PER_S, now_ns, to_ns
 from agentlightning._internal.ids import new_resources_id
-from agentlightning.errors import UnknownIdError
+from agentlightning.errors import AccessError, UnknownIdError
 from agentlightning.store.pack import from_json, to_json
 from agentlightning.store.readable import span_of_readable
 from agentlightning.store.sql import changes, rows
@@ -90,18 +90,28 @@ class SqlContents(SqlFollow):
             attempt_id = attempts[-1][0] if attempts else None
         return await self.fetch(query, (rollout_id, attempt_id, int(include_open)))
 
-    async def add_resources(self, resources: NamedResources) -> ResourcesUpdate:
+    async def add_resources(self, resources: NamedResources, *, resources_id: str | None = None) -> ResourcesUpdate:
         """Store a snapshot of resources; see ``LightningStore``."""
-        return await self._put(ResourcesUpdate(resources_id=new_resources_id(), resources=resources))
+        update = ResourcesUpdate(resources_id=resources_id or new_resources_id(), resources=resources)
+        return await self._put(update, is_new=True)
 
     async def update_resources(self, resources_id: str, resources: NamedResources) -> ResourcesUpdate:
         """Replace a snapshot; see ``LightningStore``."""
         _known(await self.fetch_one("resources", (resources_id,)), resources_id)
         return await self._put(ResourcesUpdate(resources_id=resources_id, resources=resources))
 
-    async def _put(self, update: ResourcesUpdate) -> ResourcesUpdate:
+    async def _put(self, update: ResourcesUpdate, *, is_new: bool = False) -> ResourcesUpdate:
         text = to_json(update.model_dump(mode="json")["resources"])
-        await self.change(lambda t: t.run("put_resources", (update.resources_id, self.project, now_ns(), text)))
+
+        def put(transaction: Transaction) -> None:
+            owner = transaction.fetch("project_of_resources", (update.resources_id,)) if is_new else []
+            if owner and owner[0][0] != self.project:
+                msg = f"an id for new resources is used in another project than {self.project!r}"
+                raise AccessError(msg)
+            if not owner:
+                transaction.run("put_resources", (update.resources_id, self.project, now_ns(), text))
+
+        await self.change(put)
         return update
 
     async def get_resources_by_id(self, resources_id: str) -> ResourcesUpdate | None:

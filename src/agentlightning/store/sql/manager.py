@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from agentlightning._internal.clock import NS_PER_S, now_ns, to_ns
 from agentlightning._internal.ids import new_attempt_id, new_rollout_id, process_key
-from agentlightning.errors import UnknownIdError
+from agentlightning.errors import AccessError, UnknownIdError
 from agentlightning.store import lifecycle
 from agentlightning.store.base import DEFAULT_POLL_S, UNSET, LightningStore, Unset
 from agentlightning.store.pack import to_json
@@ -53,12 +53,16 @@ class SqlLightningStore(SqlContents, LightningStore):
         resources_id: str | None = None,
         config: RolloutConfig | None = None,
         metadata: dict[str, Any] | None = None,
+        *,
+        rollout_id: str | None = None,
     ) -> AttemptedRollout:
         """Create a rollout with its first attempt; see ``LightningStore``."""
         new = _NewRollouts([input], mode, resources_id, config, metadata)
-        attempt = NewAttempt(new_attempt_id(), new_rollout_id(), now_ns(), process=process_key())
+        attempt = NewAttempt(new_attempt_id(), rollout_id or new_rollout_id(), now_ns(), process=process_key())
 
         def create(transaction: Transaction) -> AttemptedRollout:
+            if rollout_id is not None and changes.present(transaction, [rollout_id], self.project):
+                return _attempted(transaction, rollout_id)
             self._insert(transaction, new, [attempt.rollout_id], "preparing", attempt.now_ns)
             row = transaction.fetch("rollout", (attempt.rollout_id,))[0]
             changes.add_attempt(transaction, attempt, 1, changes.limits_of(row))
@@ -73,9 +77,12 @@ class SqlLightningStore(SqlContents, LightningStore):
         resources_id: str | None = None,
         config: RolloutConfig | None = None,
         metadata: dict[str, Any] | None = None,
+        *,
+        rollout_id: str | None = None,
     ) -> Rollout:
         """Put a rollout into the queue; see ``LightningStore``."""
-        return (await self.enqueue_rollouts([input], mode, resources_id, config, metadata))[0]
+        ids = None if rollout_id is None else [rollout_id]
+        return (await self.enqueue_rollouts([input], mode, resources_id, config, metadata, rollout_ids=ids))[0]
 
     async def enqueue_rollouts(
         self,
@@ -84,15 +91,22 @@ class SqlLightningStore(SqlContents, LightningStore):
         resources_id: str | None = None,
         config: RolloutConfig | None = None,
         metadata: dict[str, Any] | None = None,
+        *,
+        rollout_ids: Sequence[str] | None = None,
     ) -> list[Rollout]:
         """Put rollouts into the queue; see ``LightningStore``."""
+        ids = [new_rollout_id() for _ in inputs] if rollout_ids is None else list(rollout_ids)
+        if len(set(ids)) != len(inputs):
+            msg = f"{len(inputs)} inputs need as many different rollout ids, not {len(set(ids))}"
+            raise ValueError(msg)
         if not inputs:
             return []
         new = _NewRollouts(inputs, mode, resources_id, config, metadata)
-        ids = [new_rollout_id() for _ in inputs]
 
         def create(transaction: Transaction) -> list[Row]:
-            self._insert(transaction, new, ids, "queuing", now_ns())
+            # All or nothing of a call is there: its transaction was one.
+            if rollout_ids is None or not changes.present(transaction, ids, self.project):
+                self._insert(transaction, new, ids, "queuing", now_ns())
             return transaction.fetch("rollouts_where", self._where(ids, None, RolloutFilter()))
 
         found = {row[0]: row for row in await self.change(create)}
@@ -122,28 +136,38 @@ class SqlLightningStore(SqlContents, LightningStore):
         )  # fmt: skip
 
     async def dequeue_rollout(
-        self, *, worker_id: str | None = None, lease_s: float | None = None
+        self, *, worker_id: str | None = None, lease_s: float | None = None, attempt_id: str | None = None
     ) -> AttemptedRollout | None:
         """Claim the oldest rollout of the queue; see ``LightningStore``."""
-        if not await self.fetch("first_in_queue", (self.project,)):
+        if not await self.fetch("is_claimable", (self.project, attempt_id)):
             return None  # idle workers ask often: they take no writer's turn
 
         def claim(transaction: Transaction) -> AttemptedRollout | None:
+            made = changes.find_made(transaction, attempt_id)
+            if made is not None:
+                changes.present(transaction, [made.attempt.rollout_id], self.project)
+                is_ours = made.attempt.latest and made.attempt.status not in lifecycle.OVER
+                return _attempted(transaction, made.attempt.rollout_id) if is_ours else None
             first = transaction.fetch("first_in_queue", (self.project,))
             if not first:
                 return None
-            new = NewAttempt(new_attempt_id(), first[0][0], now_ns(), worker_id, to_ns(lease_s))
+            new = NewAttempt(attempt_id or new_attempt_id(), first[0][0], now_ns(), worker_id, to_ns(lease_s))
             changes.add_next_attempt(transaction, new)
             return _attempted(transaction, new.rollout_id)
 
         return await self.change(claim)
 
-    async def start_attempt(self, rollout_id: str) -> AttemptedRollout:
+    async def start_attempt(self, rollout_id: str, *, attempt_id: str | None = None) -> AttemptedRollout:
         """Make a further attempt; see ``LightningStore``."""
 
         def start(transaction: Transaction) -> AttemptedRollout:
-            changes.add_next_attempt(transaction, NewAttempt(new_attempt_id(), rollout_id, now_ns()))
-            return _attempted(transaction, rollout_id)
+            made = changes.find_made(transaction, attempt_id)
+            if made is None:
+                changes.add_next_attempt(transaction, NewAttempt(attempt_id or new_attempt_id(), rollout_id, now_ns()))
+            elif made.attempt.rollout_id != rollout_id:
+                msg = f"attempt {attempt_id!r} is one of another rollout than {rollout_id!r}"
+                raise AccessError(msg)
+            return _attempted(transaction, rollout_id, attempt_id)
 
         return await self.change(start)
 
@@ -329,10 +353,14 @@ def _attempt(transaction: Transaction, rollout_id: str, attempt_id: str) -> Atte
     return next(rows.to_attempt(row) for row in transaction.fetch("attempts", (rollout_id,)) if row[0] == attempt_id)
 
 
-def _attempted(transaction: Transaction, rollout_id: str) -> AttemptedRollout:
-    """Return a rollout with its latest attempt."""
-    attempt = rows.to_attempt(transaction.fetch("attempts", (rollout_id,))[-1])
-    return rows.to_attempted_rollout(transaction.fetch("rollout", (rollout_id,))[0], attempt)
+def _attempted(transaction: Transaction, rollout_id: str, attempt_id: str | None = None) -> AttemptedRollout:
+    """Return a rollout with an attempt, the latest one unless another is named."""
+    attempts = [rows.to_attempt(row) for row in transaction.fetch("attempts", (rollout_id,))]
+    found = [attempt for attempt in attempts if attempt_id in {None, attempt.attempt_id}]
+    if not found:  # the caller's id for a new rollout is that of one in the queue
+        msg = f"rollout {rollout_id!r} has no attempt"
+        raise UnknownIdError(msg)
+    return rows.to_attempted_rollout(transaction.fetch("rollout", (rollout_id,))[0], found[-1])
 
 
 def _known(row: Row | None, what: str, key: str) -> Row:

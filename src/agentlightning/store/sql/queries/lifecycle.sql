@@ -51,6 +51,18 @@ SELECT coalesce(max(queue_place), 0) FROM rollouts WHERE project = ? AND queue_p
 -- name: first_in_queue
 SELECT rollout_id FROM rollouts WHERE project = ? AND queue_place IS NOT NULL ORDER BY queue_place LIMIT 1;
 
+-- name: is_claimable
+-- ?2: attempt that an earlier try may have made, or NULL.
+SELECT 1 WHERE EXISTS (SELECT 1 FROM rollouts WHERE project = ?1 AND queue_place IS NOT NULL)
+            OR EXISTS (SELECT 1 FROM attempts WHERE attempt_id = ?2);
+
+-- name: projects_of
+-- ?1 is a JSON array of rollout ids.
+SELECT DISTINCT project FROM rollouts WHERE rollout_id IN (SELECT value FROM json_each(?1));
+
+-- name: project_of_resources
+SELECT project FROM resources WHERE resources_id = ?;
+
 -- name: put_resources
 INSERT OR REPLACE INTO resources (resources_id, project, created_ns, resources) VALUES (?, ?, ?, ?);
 
