@@ -33,7 +33,7 @@ class Environment:
     packages: dict[str, str] = field(default_factory=dict[str, str])
     marker: str = "not slow"
     tests: tuple[str, ...] = ()
-    """What is run there; all tests when empty."""
+    """What is run there, with options of pytest; all tests when empty."""
 
 
 LANGCHAIN = {  # the newest that are known to install together
@@ -51,6 +51,25 @@ def agentops(version: str) -> Environment:
     return Environment(packages=packages, marker="slow or not slow", tests=tests)
 
 
+FRAMEWORKS = {
+    "openai-agents": "openai-agents>=0.24,<1",
+    "autogen-agentchat": "autogen-agentchat>=0.7.5,<0.8",
+    "autogen-ext": "autogen-ext[openai]>=0.7.5,<0.8",
+    "openinference-langchain": "openinference-instrumentation-langchain>=0.1.80,<0.2",
+    "openinference-openai-agents": "openinference-instrumentation-openai-agents>=2.6,<3",
+    "openinference-autogen": "openinference-instrumentation-autogen-agentchat>=0.1.22,<0.2",
+    "requests": "requests>=2.32,<3",
+    "aiohttp": "aiohttp>=3.10,<4",
+}
+LITELLM = {  # wants openai below 3, and mcp for its types
+    "openai": "openai>=2.20,<3",
+    "litellm": "litellm>=1.83,<=1.106.2",
+    "mcp": "mcp",
+    "openinference-litellm": "openinference-instrumentation-litellm>=0.1.51,<0.2",
+}
+# Frameworks leave sockets to the garbage collector.
+FRAMEWORK_TESTS = ("-p", "no:unraisableexception", "tests/contract/frameworks", "tests/acceptance/frameworks")
+
 NEWEST = {"openai": "openai>=3,<4", "smolagents": "smolagents[openai]>=1.26,<2"}
 ENVIRONMENTS = {
     "long": Environment(marker="slow or not slow"),
@@ -62,6 +81,8 @@ ENVIRONMENTS = {
     "python-3.12": Environment(python="3.12"),
     "python-3.13": Environment(python="3.13"),
     "python-3.14": Environment(python="3.14"),
+    "frameworks": Environment(packages={**LANGCHAIN, **FRAMEWORKS}, tests=FRAMEWORK_TESTS),
+    "litellm": Environment(packages=LITELLM, tests=FRAMEWORK_TESTS),
     "agentops-0.4.13": agentops("0.4.13"),
     "agentops-0.4.16": agentops("0.4.16"),
     "agentops-0.4.18": agentops("0.4.18"),

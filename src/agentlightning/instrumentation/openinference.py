@@ -172,7 +172,7 @@ class LangChainInstrumentor(OpenInferenceInstrumentor):
             if provider is None:
                 return
             # Where somebody has wrapped ours meanwhile, it stays below and passes calls through.
-            self._is_outermost = vars(self._manager).get("__init__") is self._first_init
+            self._is_outermost = self._manager.__init__ is self._first_init
             self._patches.restore()
             super()._install(provider)
 

@@ -32,15 +32,7 @@ class SmolagentsWrapper(AgentWrapper):
     def task_input(self, agent: object, task: object) -> object:
         """Return the text of *task*: itself, the main text of a dict, else JSON."""
         _ = agent
-        if isinstance(task, str):
-            return task
-        if isinstance(task, dict):
-            fields = cast("dict[str, object]", task)
-            texts = (fields[key] for key in _MAIN_TEXT if isinstance(fields.get(key), str))
-            found = next(texts, None)
-            if found is not None:
-                return found
-        return json.dumps(task, ensure_ascii=False, default=str)
+        return task_text(task)
 
     def run(self, agent: object, task: object, places: dict[str, Any]) -> Any:  # noqa: ANN401 - of smolagents
         """Run *agent*; where the rollout has an ``LLM``, it takes the place of the agent's model for this run."""
@@ -57,6 +49,19 @@ class SmolagentsWrapper(AgentWrapper):
         finally:
             for member, model in zip(agents, models, strict=True):
                 member.model = model
+
+
+def task_text(task: object) -> str:
+    """Return the text of *task*: itself, the main text of a dict, else JSON."""
+    if isinstance(task, str):
+        return task
+    if isinstance(task, dict):
+        fields = cast("dict[str, object]", task)
+        for key in _MAIN_TEXT:
+            found = fields.get(key)
+            if isinstance(found, str):
+                return found
+    return json.dumps(task, ensure_ascii=False, default=str)
 
 
 def _llm(places: dict[str, Any]) -> LLM | None:

@@ -1,6 +1,7 @@
 """Agents of other frameworks: wrap the agent, inject what reports its steps, map its data, switch tracing on.
 
-``wrap`` knows smolagents and any callable. A framework that is added later registers an ``AgentWrapper``.
+``wrap`` knows smolagents, LangChain, the OpenAI Agents SDK, AutoGen and any callable. A framework that is added later
+registers an ``AgentWrapper``.
 """
 
 from __future__ import annotations
@@ -191,18 +192,20 @@ def wrap(agent: object) -> WrappedLitAgent:
     """Make an agent of another framework, or any callable, one that can be traced, run at scale and trained.
 
     A callable gets ``llm``, ``prompt_template``, ``resources`` and ``rollout`` by the names of its parameters, and the
-    task as its first other argument. smolagents' agents are run with ``agent.run(task)``; one agent object works on one
-    task at a time, so for many at once start several processes, or wrap a function that makes an agent for each task.
+    task as its first other argument. smolagents' agents are run with ``agent.run(task)``, LangChain's and graphs with
+    ``invoke``, those of the OpenAI Agents SDK with ``Runner.run``, AutoGen's agents and teams with ``run``. One agent
+    object of smolagents or AutoGen works on one task at a time, so for many at once start several processes, or wrap a
+    function that makes an agent for each task.
 
     Raises:
         TypeError: Nothing is known about *agent*; the message says what can be done.
     """
-    from agentlightning.litagent.smolagents import SmolagentsWrapper  # noqa: PLC0415 - only where an agent is wrapped
+    from agentlightning.litagent.frameworks import known_wrappers  # noqa: PLC0415 - only where an agent is wrapped
 
     if isinstance(agent, LitAgent):
         msg = f"{agent!r} is a LitAgent already; use it as it is"
         raise TypeError(msg)
-    for wrapper in (*_registered, SmolagentsWrapper(), _CALLABLE):
+    for wrapper in (*_registered, *known_wrappers(), _CALLABLE):
         if wrapper.matches(agent):
             return WrappedLitAgent(agent, wrapper)
     msg = (
