@@ -149,3 +149,7 @@ TARGET = "agentlightning.target"
 
 INTEGRITY = "agentlightning.integrity"
 """Rules that a span breaks, list of str; it was stored as it came."""
+
+STAGES = "agentlightning.stages"
+"""When a span passed each stage of the pipeline, list of int: its place in the queue, then nanoseconds since 1970
+(taken from the queue, prepared, spilled, given to the store; 0: not passed). Only while the log is at DEBUG."""

@@ -105,7 +105,7 @@ class _Registry:
 
     def run(self, name: str, *, again: bool = False) -> None:
         """Instrument one library, unless it was left out, runs already, or another thread is at it."""
-        if name in self.disabled or not _is_selected(name):
+        if name in self.disabled or not is_selected(name):
             return
         with self.lock:
             if self.source is None or name in self.running or (name in self.active and not again):
@@ -140,7 +140,7 @@ class _Registry:
 
         for point in entry_points(group=ENTRY_POINTS):
             with _guard(point.name):
-                if point.name not in self.disabled and _is_selected(point.name):
+                if point.name not in self.disabled and is_selected(point.name):
                     self.take(point.name, point.load())
 
     def take(self, name: str, factory: Callable[[], Instrumentor]) -> None:
@@ -333,7 +333,7 @@ def _is_imported(name: str) -> bool:
     return module is not None and not getattr(getattr(module, "__spec__", None), "_initializing", False)
 
 
-def _is_selected(name: str) -> bool:
+def is_selected(name: str) -> bool:
     """Apply ``AGL_INSTRUMENT``: names to use, or with a minus in front names to leave out."""
     from agentlightning import settings  # noqa: PLC0415 - not needed before a library is imported
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from agentlightning import settings
 from agentlightning._internal.guard import failures
 from agentlightning.errors import StoreError, StoreFullError
+from agentlightning.pipeline import stage
 from agentlightning.pipeline.receipt import DROPPED, STORED, settle, settle_missing
 from agentlightning.pipeline.redaction import rules_hash
 from agentlightning.pipeline.sampling import ALWAYS as PRECIOUS
@@ -322,6 +323,7 @@ class Lane:
     def _write(self, batch: WriteBatch) -> WriteResult:
         began = self._health.since = time.monotonic()
         is_well = False
+        stage.note(batch.spans, stage.DELIVERED)
         try:
             result = self._writer.write_batch(batch)
             is_well = True

@@ -18,12 +18,12 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from agentlightning._internal.ids import is_process_gone, process_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 REASONS = (
     "sampled",
@@ -206,6 +206,24 @@ def read_accounts(folder: Path) -> tuple[Account, int]:
     A file that is none of ours, is damaged or goes away meanwhile is left out.
     """
     total, alive = Account(), 0
+    for one in read_each(folder):
+        alive += one.is_alive
+        total += one.account
+    return total, alive
+
+
+class ProcessAccount(NamedTuple):
+    """The counters of one process."""
+
+    process: str
+    """Its key: ``host/pid/start``."""
+    is_alive: bool
+    """False only where it is known to have ended."""
+    account: Account
+
+
+def read_each(folder: Path) -> Iterator[ProcessAccount]:
+    """Yield the counters of each process in *folder*; what ``read_accounts`` leaves out is left out here too."""
     for path in _ledgers(folder):
         try:
             content = path.read_bytes()
@@ -213,10 +231,10 @@ def read_accounts(folder: Path) -> tuple[Account, int]:
             continue
         if len(content) != _SIZE or not content.startswith(_MAGIC):
             continue
-        gone = is_process_gone(_owner(content))
-        alive += not gone
-        total += _account(list(memoryview(content)[_HEADER:].cast("q")), gone=gone)
-    return total, alive
+        owner = _owner(content)
+        gone = is_process_gone(owner)
+        account = _account(list(memoryview(content)[_HEADER:].cast("q")), gone=gone)
+        yield ProcessAccount(owner, not gone, account)
 
 
 def _owner(content: bytes) -> str:

@@ -21,6 +21,7 @@ from agentlightning import settings
 from agentlightning._internal.guard import failures
 from agentlightning._internal.ids import process_key
 from agentlightning.errors import StoreError
+from agentlightning.pipeline import stage
 from agentlightning.pipeline.frame import ENDED, FINISH, HEAD, OPEN, START, Frame, FrameReader
 from agentlightning.pipeline.ledger import settle_file
 from agentlightning.pipeline.lock import FolderLock
@@ -85,6 +86,7 @@ class Spill:
         Raises:
             OSError: Nothing of it was written; the disk is full, or no folder can be used.
         """
+        stage.note(batch.spans, stage.SPILLED)
         records = list(_encoded(batch))
         if not records:
             return
@@ -112,6 +114,7 @@ class Spill:
         if self.is_empty:
             self.put(batch)
             return
+        stage.note(batch.spans, stage.SPILLED)
         records = list(_encoded(batch))
         head = msgspec.structs.replace(self.head, rules=batch.rules)
         writer = SegmentWriter(SpillFolder(self._closed[0].parent, 0), head, before=self._closed[0])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from agentlightning import semconv, settings
 from agentlightning._internal.guard import failures, guard
+from agentlightning.pipeline import stage
 from agentlightning.pipeline.export import Exporter, Health
 from agentlightning.pipeline.queue import EndedSpan, Flush, OpenSpan, Wake
 from agentlightning.pipeline.receipt import DROPPED, drop, settle
@@ -105,6 +106,8 @@ class Worker:
         self._delivering_since: float | None = None
         self._thread: threading.Thread | None = None
         self._watcher: threading.Thread | None = None
+        self._taken_ns = 0
+        """When the items were taken that are being prepared; 0 while stages are not noted."""
         self._is_resting = False
         self._starting = threading.Lock()
         self._watch = Wake()
@@ -242,6 +245,7 @@ class Worker:
         """Bring the next items in order behind the earlier ones, as records, and return how many there were."""
         with self._order:
             items = self._queue.take(BATCH_SPANS)
+            self._taken_ns = time.time_ns() if stage.is_noted() else 0
             # Taken after the queue: a span that ended in between is in the queue behind its note, never before it.
             items.extend(OpenSpan(span) for span in self._open_spans.take())
             with guard("worker.tail"):
@@ -360,6 +364,8 @@ class Worker:
             return None
         if ended and semconv.INTEGRITY in record.attributes:
             self._ledger.count("flagged")
+        if ended and self._taken_ns:
+            stage.begin(record, item.counter, self._taken_ns)
         self._last = record
         return record, size
 

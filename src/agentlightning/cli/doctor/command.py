@@ -1,0 +1,196 @@
+"""The command: which of the views is asked for, and how rows are printed."""
+
+from __future__ import annotations
+
+import os
+import sys
+import textwrap
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from agentlightning import settings
+from agentlightning.cli import document
+from agentlightning.cli.doctor import environment, storage, trouble
+from agentlightning.cli.doctor.finding import FAIL, NOTE, OK, WARN, Finding, taken
+from agentlightning.cli.doctor.reading import read
+from agentlightning.cli.options import store_options
+from agentlightning.cli.terminal import safe, style, width, write
+from agentlightning.cli.text import plural
+from agentlightning.errors import AgentLightningError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    Section = tuple[str, list[Finding]]
+
+ENTRY_POINTS = "agentlightning.checks"
+"""Entry point group of further checks: functions without arguments that return findings."""
+
+_MARKS = {OK: "ok  ", NOTE: "note", WARN: "warn", FAIL: "FAIL"}
+_COLOURS = {OK: "green", NOTE: "cyan", WARN: "yellow", FAIL: "red"}
+_WHAT = 16
+_NARROW = 70
+"""Below so many columns what was found goes on lines of its own."""
+_SECRETS = {settings.STORE_TOKEN, settings.REDACT_KEY, settings.AGENTOPS_API_KEY, settings.AGENTOPS_PROJECTS}
+
+
+@click.command()
+@store_options
+@click.option(
+    "--settings", "show_settings", is_flag=True, help="Print every setting, its value and where it comes from."
+)
+@click.option("--live", is_flag=True, help="Show what is written to the store now, until Ctrl+C.")
+@click.option("--once", is_flag=True, help="With --live: once, which is what happens too where stdout is no terminal.")
+@click.option("--follow", metavar="SPAN_ID", help="Show which stages one span passed; the beginning of an id will do.")
+@click.option(
+    "--check",
+    "files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Look into a program without running it: decorated functions, contexts; repeatable.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; docs/json.md says what is in it.")
+def command(  # noqa: PLR0913 - one for each option
+    *,
+    store: str | None,
+    project: str | None,
+    show_settings: bool,
+    live: bool,
+    once: bool,
+    follow: str | None,
+    files: tuple[Path, ...],
+    as_json: bool,
+) -> int:
+    """Check this installation, its settings and its store, and say what helps; nothing is changed.
+
+    Exit code 0: well, or only warnings; 1: something is wrong; 2: wrong usage, or a store that cannot be read.
+    """
+    if show_settings:
+        return _print_settings()
+    if live:
+        from agentlightning.cli.doctor import live as live_view  # noqa: PLC0415 - for this view only
+
+        live_view.show(store, project, once=once or not sys.stdout.isatty(), as_json=as_json)
+        return 0
+    if follow is not None:
+        from agentlightning.cli.doctor import follow as follow_view  # noqa: PLC0415 - for this view only
+
+        return follow_view.show(store, project, follow, as_json=as_json)
+    if as_json:
+        return _print_json(list(_sections(store, project, files)))
+    return _print(_sections(store, project, files))
+
+
+def _print_settings() -> int:
+    well = True
+    for setting in settings.all_settings():
+        try:
+            value, source = settings.lookup(setting)
+        except AgentLightningError as error:
+            click.echo(style(str(error), fg="red"), err=True)
+            well = False
+        else:
+            shown = "(the user's data directory)" if setting is settings.STORE and not value else str(value)
+            if setting is settings.STORE:
+                shown = storage.safe_url(shown)
+            if value and setting in _SECRETS:
+                shown = "(set)"  # the output of this command is what people paste into reports
+            click.echo(f"{setting.variable:<22} {shown:<30} {source}")
+    return 0 if well else 2
+
+
+def _sections(store: str | None, project: str | None, files: tuple[Path, ...]) -> Iterator[Section]:
+    reading = read(store, project)
+    yield "Installation", _carefully("installation", environment.findings)
+    yield "Store", _carefully("store", lambda: storage.findings(reading))
+    yield "AgentOps", _carefully("agentops", lambda: _agentops(store))
+    yield "Other packages", list(_further())
+    yield from trouble.questions(reading, files)
+
+
+def _carefully(what: str, look: Callable[[], Iterable[Finding]]) -> list[Finding]:
+    """Return the rows of a section; an error that has a message for the user is a row itself."""
+    found: list[Finding] = []
+    try:
+        found.extend(look())
+    except AgentLightningError as error:
+        found.append(Finding(FAIL, what, str(error), "agl doctor --settings"))
+    return found
+
+
+def _agentops(store: str | None) -> Iterator[Finding]:
+    from agentlightning.cli import agentops_check  # noqa: PLC0415 - the parts of a server, for this section only
+
+    yield from map(taken, agentops_check.findings(store))
+
+
+def _further() -> Iterator[Finding]:
+    """Yield what other packages found; one that fails is a finding itself."""
+    for point in entry_points(group=ENTRY_POINTS):
+        try:
+            yield from map(taken, list(point.load()()))
+        except Exception as error:  # noqa: BLE001 - another package's code; doctor has to go on
+            yield Finding(FAIL, point.name, f"its check failed: {type(error).__name__}: {error}", "ask its makers")
+
+
+def _print(sections: Iterable[Section]) -> int:
+    seen: list[str] = []
+    for title, rows in sections:
+        seen += [row.level for row in rows]
+        verdict = ""
+        if title.endswith("?"):
+            worst = {row.level for row in rows}
+            verdict = "  yes" if FAIL in worst else "  perhaps" if WARN in worst else "  it seems not"
+        write(style(title + verdict, bold=True))
+        for row in rows:
+            for line in _lines(row):
+                write(line)
+    failed, warned = seen.count(FAIL), seen.count(WARN)
+    write(f"{plural(failed, 'problem')}, {plural(warned, 'warning')} in {plural(len(seen), 'row')}")
+    write("Something else? A log of every step: agl -v run PROGRAM 2> agl.log; a report: agl doctor --json")
+    return 1 if failed else 0
+
+
+def _lines(row: Finding) -> Iterator[str]:
+    """Yield the lines of a row: level, what, found; the remedy on a line of its own."""
+    mark = style(_MARKS[row.level], fg=_COLOURS[row.level], bold=row.level == FAIL)
+    found, remedy = safe(row.found), safe(row.remedy)
+    if not (sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()):
+        yield f"{mark}  {row.what:<{_WHAT}} {found}"
+        if remedy:
+            yield f"{'':6}{'':{_WHAT}} do: {remedy}"
+        return
+    if width() < _NARROW:
+        yield f"{mark}  {row.what}"
+        yield from _wrapped(found, "  ")
+    else:
+        first, *rest = _wrapped(found, " " * (_WHAT + 7)) or [""]
+        yield f"{mark}  {row.what:<{_WHAT}} {first.strip()}"
+        yield from rest
+    if remedy:
+        yield from _wrapped(f"do: {remedy}", "  " if width() < _NARROW else " " * (_WHAT + 7))
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    return textwrap.wrap(
+        text, width(), initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False, break_long_words=True
+    )
+
+
+def _print_json(sections: list[Section]) -> int:
+    rows = [row for _, found in sections for row in found]
+    failed = any(row.level == FAIL for row in rows)
+    body = {
+        "version": document.VERSION,
+        "type": "doctor",
+        "is_well": not failed,
+        "problems": sum(row.level == FAIL for row in rows),
+        "warnings": sum(row.level == WARN for row in rows),
+        "sections": [{"title": title, "rows": [row._asdict() for row in found]} for title, found in sections],
+    }
+    write(document.dumps(body))
+    return 1 if failed else 0

@@ -1,0 +1,218 @@
+"""What ``agl doctor`` knows of a store: read once, from the file or the server, without changing anything."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from agentlightning import settings
+from agentlightning.errors import AgentLightningError, StoreCorruptError, StoreError
+from agentlightning.pipeline.frame import ENDED
+from agentlightning.pipeline.ledger import Account, ProcessAccount, ledger_folder, read_each
+from agentlightning.pipeline.segment import open_segment
+from agentlightning.pipeline.spill import spill_folders
+from agentlightning.store.sql.connector import named_queries
+from agentlightning.store.sql.rows import to_span_row
+from agentlightning.store.upkeep import open_reader
+from agentlightning.store.url import canonical_url, default_store_url, open_store, scheme_of, sqlite_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from agentlightning.types.query import SpanRow
+    from agentlightning.types.record import SpanRecord
+
+MOST_ROLLOUTS, MOST_SPANS = 20, 20_000
+"""How many of the newest rollouts, and about how many of their spans, are looked at."""
+_MOST_SEGMENT_BYTES = 64 * 2**20
+"""Spill segments are read up to this size in all; the rest is counted in bytes only."""
+
+
+class RolloutState(NamedTuple):
+    """A rollout, as much of it as a diagnosis needs."""
+
+    rollout_id: str
+    status: str
+    start_s: float
+    process: str
+    """Who runs its latest attempt; empty when nobody said so."""
+
+
+class SegmentState(NamedTuple):
+    """A spill segment: spans on the disk of this machine that are not in the store yet."""
+
+    path: Path
+    size_bytes: int
+    is_open: bool
+    """Whether a living process writes it."""
+    spans: int | None
+    """Ended spans in it; None where it was not read."""
+    damaged: int
+
+
+@dataclass
+class Reading:
+    """What was read; a store that cannot be read has a ``problem`` and nothing else."""
+
+    url: str
+    project: str
+    problem: AgentLightningError | None = None
+    is_there: bool = True
+    """False for a file that nothing has been recorded into yet."""
+    answer_s: float = 0.0
+    """How long the store took for the first answer."""
+    rollouts: list[RolloutState] = field(default_factory=list[RolloutState])
+    rows: list[SpanRow] = field(default_factory=list["SpanRow"])
+    """Spans of the newest rollouts, open ones too."""
+    ledgers: list[ProcessAccount] = field(default_factory=list[ProcessAccount])
+    """The counters of each process whose figures no rollout has noted yet."""
+    segments: list[SegmentState] = field(default_factory=list[SegmentState])
+
+    @property
+    def scheme(self) -> str:
+        """``sqlite``, ``http``, ``https``, ``memory`` or a plug-in's."""
+        return scheme_of(self.url)
+
+    @property
+    def path(self) -> Path | None:
+        """The file of the store, None where it is none."""
+        return sqlite_path(self.url) if self.scheme == "sqlite" else None
+
+    @property
+    def account(self) -> Account:
+        """The sum of all counters."""
+        total = Account()
+        for each in self.ledgers:
+            total += each.account
+        return total
+
+
+def read(store: str | None, project: str | None) -> Reading:
+    """Read the store named as in every command; never raises for what is wrong with it."""
+    try:
+        url = canonical_url(store) if store else default_store_url()
+        name = project or settings.get(settings.PROJECT)
+    except AgentLightningError as error:
+        return Reading("", "", error)
+    reading = Reading(url, name)
+    began = time.monotonic()
+    try:
+        if reading.path is not None:
+            _read_file(reading, reading.path)
+        else:
+            asyncio.run(_read_store(reading))
+    except AgentLightningError as error:
+        reading.problem = error
+    except sqlite3.DatabaseError as error:
+        reading.problem = StoreCorruptError(f"{reading.path} cannot be read: {error}")
+    reading.answer_s = reading.answer_s or time.monotonic() - began
+    reading.ledgers = list(_ledgers(reading))
+    reading.segments = list(_segments(url))
+    return reading
+
+
+def _read_file(reading: Reading, path: Path) -> None:
+    """Read the file itself: opening it as a store would migrate it and retire what is overdue."""
+    if not path.exists() or not path.stat().st_size:
+        reading.is_there = False
+        return
+    began = time.monotonic()
+    with contextlib.closing(open_reader(path)) as connection:
+        newest = connection.execute(
+            "SELECT rollout_id, status, start_ns FROM rollouts WHERE project = ? ORDER BY start_ns DESC LIMIT ?",
+            (reading.project, MOST_ROLLOUTS),
+        ).fetchall()
+        reading.answer_s = time.monotonic() - began
+        for rollout_id, status, start_ns in newest:
+            found = connection.execute(
+                "SELECT metadata FROM attempts WHERE rollout_id = ? ORDER BY number DESC LIMIT 1", (rollout_id,)
+            ).fetchone()
+            process = _process_of(found[0]) if found else ""
+            reading.rollouts.append(RolloutState(rollout_id, status, start_ns / 1e9, process))
+            if len(reading.rows) < MOST_SPANS:
+                named = {"1": rollout_id, "2": None, "3": 1}
+                rows = connection.execute(named_queries()["span_rows"], named)
+                reading.rows.extend(to_span_row(row) for row in rows)
+
+
+def _process_of(metadata: str) -> str:
+    try:
+        value: object = msgspec.json.decode(metadata)
+    except msgspec.MsgspecError:
+        return ""
+    found = value.get("process") if isinstance(value, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return found if isinstance(found, str) else ""
+
+
+async def _read_store(reading: Reading) -> None:
+    opened = open_store(reading.url, reading.project, create=False)
+    began = time.monotonic()
+    try:
+        for rollout in await opened.query_newest_rollouts(limit=MOST_ROLLOUTS):
+            reading.answer_s = reading.answer_s or time.monotonic() - began
+            attempt = await opened.get_latest_attempt(rollout.rollout_id) if rollout.status == "running" else None
+            process = (attempt.metadata or {}).get("process", "") if attempt else ""
+            state = RolloutState(rollout.rollout_id, rollout.status, rollout.start_time, str(process))
+            reading.rollouts.append(state)
+            if len(reading.rows) < MOST_SPANS:
+                reading.rows.extend(await opened.query_span_rows(rollout.rollout_id, include_open=True))
+    finally:
+        opened.close()
+
+
+def _ledgers(reading: Reading) -> Iterator[ProcessAccount]:
+    folder = ledger_folder(reading.url, None)
+    if folder is not None and folder.parent.is_dir():
+        for each in sorted(folder.parent.iterdir()):
+            yield from read_each(each)
+
+
+def _segments(url: str) -> Iterator[SegmentState]:
+    """Look at the spill segments of the store, also at those that wait for a server that is away."""
+    left = _MOST_SEGMENT_BYTES
+    for folder in spill_folders(url):
+        ready = set(folder.ready())
+        for path in folder.segments():
+            with contextlib.suppress(OSError):
+                size = path.stat().st_size
+                spans, damaged = _look_into(path, is_open=path not in ready) if size <= left else (None, 0)
+                left -= size
+                yield SegmentState(path, size, path not in ready, spans, damaged)
+
+
+def _look_into(path: Path, *, is_open: bool) -> tuple[int, int]:
+    """Return how many ended spans a segment holds, and how many of its records are damaged."""
+    reader = open_segment(path)
+    if reader is None:
+        return 0, 0
+    with contextlib.closing(reader):
+        spans = sum(frame.kind == ENDED for frame in reader)
+        return spans, reader.damaged + (reader.is_torn and not is_open)
+
+
+def spans_in_segments(url: str, span_id: str) -> Iterator[tuple[Path, SpanRecord]]:
+    """Yield each spilled record whose span id begins with *span_id*, with its segment."""
+    from agentlightning.types.record import SpanRecord  # noqa: PLC0415 - for one command
+
+    decode = msgspec.msgpack.Decoder(SpanRecord).decode
+    for folder in spill_folders(url):
+        for path in folder.segments():
+            with contextlib.suppress(OSError, StoreError):
+                reader = open_segment(path)
+                if reader is None:
+                    continue
+                with contextlib.closing(reader):
+                    for frame in reader:
+                        if frame.kind != ENDED:
+                            continue
+                        with contextlib.suppress(msgspec.MsgspecError):
+                            record = decode(frame.payload)
+                            if record.span_id.startswith(span_id):
+                                yield path, record
