@@ -138,12 +138,12 @@ class APO(Algorithm):
                 log.info("the search ended by %s after %d rollouts", self.result.stop_reason, self.result.rollout_count)
 
     async def _resources(self, store: LightningStore) -> NamedResources:
-        """Return what to begin with: what was given, else the latest of the store."""
-        given = self.get_initial_resources()
-        if given is not None:
+        """Return what to begin with: what was given, and the latest of the store where no prompt was."""
+        given = self.get_initial_resources() or {}
+        if any(isinstance(resource, PromptTemplate) for resource in given.values()):
             return given
         latest = await store.get_latest_resources()
-        return {} if latest is None else latest.resources
+        return given if latest is None else {**latest.resources, **given}
 
     def _plan(self, resources: NamedResources, train: Dataset[Any] | None, val: Dataset[Any] | None) -> SearchPlan:
         train_tasks = [] if train is None else [train[place] for place in range(len(train))]

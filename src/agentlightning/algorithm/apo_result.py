@@ -96,5 +96,5 @@ class APOResult:
         axes.set_title(f"{self.rollout_count} rollouts, ended by {self.stop_reason}")
         axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
-        axes.legend(loc="lower right")
+        figure.legend(loc="outside lower center", ncols=2)
         figure.savefig(path, dpi=120)

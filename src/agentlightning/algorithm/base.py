@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from agentlightning.store.base import LightningStore
     from agentlightning.types.core import Dataset
+    from agentlightning.types.protocol import ModelProxy
     from agentlightning.types.resources import NamedResources
 
 
@@ -18,12 +19,12 @@ class Algorithm:
     """Enqueues rollouts and learns from what comes back; override ``run``, plain or async.
 
     A trainer sets store, adapter, proxy and initial resources before ``run``. Trainer, adapter and proxy are held
-    weakly. ``Any`` stands for ``Trainer``, ``TraceAdapter`` and ``LLMProxy``, which this layer does not know. A
+    weakly. ``Any`` stands for ``Trainer`` and ``TraceAdapter``, of whichever kind. A
     subclass need not call ``__init__`` of this class.
     """
 
     _trainer_ref: weakref.ReferenceType[Any] | None = None
-    _llm_proxy_ref: weakref.ReferenceType[Any] | None = None
+    _llm_proxy_ref: weakref.ReferenceType[ModelProxy] | None = None
     _adapter_ref: weakref.ReferenceType[Any] | None = None
     _store: LightningStore | None = None
     _initial_resources: NamedResources | None = None
@@ -48,11 +49,11 @@ class Algorithm:
         """
         return _alive(self._trainer_ref, "trainer", "call Trainer.fit()")
 
-    def set_llm_proxy(self, llm_proxy: Any) -> None:  # noqa: ANN401 - an LLMProxy, or None
+    def set_llm_proxy(self, llm_proxy: ModelProxy | None) -> None:
         """Note which proxy serves the models; None for none."""
         self._llm_proxy_ref = None if llm_proxy is None else weakref.ref(llm_proxy)
 
-    def get_llm_proxy(self) -> Any:  # noqa: ANN401 - an LLMProxy, or None
+    def get_llm_proxy(self) -> ModelProxy | None:
         """Return the proxy, None when there is none.
 
         Raises:

@@ -37,7 +37,7 @@ def build_component(spec: object, slot: Slot) -> Any:  # noqa: ANN401 - an insta
         TypeError: *spec* means something else; the message names the argument and what is wanted.
         ValueError: A name that is unknown.
     """
-    if isinstance(spec, slot.kind):
+    if isinstance(spec, slot.kind) and not isinstance(spec, type):  # a class has the methods of a protocol, too
         return spec
     arguments: dict[str, Any] = {}
     maker = spec

@@ -13,12 +13,14 @@ from agentlightning.runner.thread import run_in_thread
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from agentlightning.adapter.base import Adapter
     from agentlightning.algorithm.base import Algorithm
     from agentlightning.execution.events import ExecutionEvent
     from agentlightning.litagent.litagent import LitAgent
     from agentlightning.runner.base import Runner
     from agentlightning.store.base import LightningStore
     from agentlightning.types.core import Dataset, Hook
+    from agentlightning.types.protocol import ModelProxy
     from agentlightning.types.resources import NamedResources
 
 
@@ -49,16 +51,15 @@ class AlgorithmJob:
     train_dataset: Dataset[Any] | None
     val_dataset: Dataset[Any] | None
     initial_resources: NamedResources | None
-    adapter: Any
-    llm_proxy: Any
+    adapter: Adapter[Any, Any]
+    llm_proxy: ModelProxy | None
 
     async def __call__(self, store: LightningStore, event: ExecutionEvent) -> None:
         """Run the algorithm to its end; a plain one on a thread of its own, where it may run event loops."""
         _ = event  # the strategy cancels what does not end
         algorithm = self.algorithm
         algorithm.set_store(_inside_what_runs(store))
-        if self.adapter is not None:
-            algorithm.set_adapter(self.adapter)
+        algorithm.set_adapter(self.adapter)
         if self.llm_proxy is not None:
             algorithm.set_llm_proxy(self.llm_proxy)
         if self.initial_resources is not None:

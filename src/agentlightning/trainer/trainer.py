@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import shutil
 import tempfile
 import threading
 import weakref
 from collections.abc import Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from agentlightning import settings
+from agentlightning.adapter.base import Adapter
 from agentlightning.algorithm.base import Algorithm
 from agentlightning.algorithm.fast import Baseline, FastAlgorithm
 from agentlightning.execution.base import ExecutionStrategy
@@ -29,9 +32,11 @@ from agentlightning.trainer.progress import progress_bar
 from agentlightning.trainer.registry import ExecutionStrategyRegistry
 from agentlightning.trainer.transfer import copy_rollouts
 from agentlightning.types.core import Hook
+from agentlightning.types.protocol import ModelProxy
+from agentlightning.types.resources import LLM, ProxyLLM
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from agentlightning.types.core import Dataset
     from agentlightning.types.resources import NamedResources
@@ -57,13 +62,13 @@ class Trainer:
         max_rollouts: int | None = None,
         initial_resources: NamedResources | None = None,
         tracer: ComponentSpec[Tracer] = None,
-        adapter: Any = None,  # noqa: ANN401 - taken as it is
+        adapter: ComponentSpec[Adapter[Any, Any]] = None,
         store: ComponentSpec[LightningStore] = None,
         runner: ComponentSpec[Runner[Any]] = None,
         strategy: ComponentSpec[ExecutionStrategy] = None,
         port: int | None = None,
         algorithm: ComponentSpec[Algorithm] = None,
-        llm_proxy: Any = None,  # noqa: ANN401 - taken as it is
+        llm_proxy: ComponentSpec[ModelProxy] | Callable[[LightningStore], ModelProxy] = None,
         n_workers: int | None = None,
         hooks: Hook | Sequence[Hook] | None = None,
         progress: bool | None = None,
@@ -76,13 +81,15 @@ class Trainer:
             max_rollouts: Each runner ends after claiming so many; None: no bound.
             initial_resources: What the algorithm begins with.
             tracer: Default ``OtelTracer``.
-            adapter: Turns traces into training data; handed to the algorithm.
+            adapter: Turns traces into training data; handed to the algorithm. Default ``TracerTraceToTriplet``.
             store: Where everything is kept.
             runner: Default ``LitAgentRunner``.
             strategy: ``"shm"`` (threads, the default), ``"cs"`` (processes), or one of your own.
             port: Port of the store server of the strategy ``cs``.
             algorithm: What ``fit`` runs.
-            llm_proxy: Serves the models; handed to the algorithm.
+            llm_proxy: Serves the models; handed to the algorithm, and among the resources to begin with, where these
+                hold no model. It is started and stopped by the trainer unless it runs. A class or factory gets the
+                trainer's store as ``store``.
             n_workers: See *n_runners*.
             hooks: Called around each rollout.
             progress: Show a progress bar on stderr; None: when that is a terminal.
@@ -98,8 +105,8 @@ class Trainer:
         self.max_rollouts = max_rollouts
         self.initial_resources = initial_resources
         self.port = port
-        self.adapter = adapter
-        self.llm_proxy = llm_proxy
+        if adapter is not None:
+            self.adapter = build_component(adapter, Slot("adapter", Adapter))
         self.hooks: Sequence[Hook] = _hooks(hooks)
         self._dev = dev
         self._progress = progress
@@ -113,6 +120,18 @@ class Trainer:
         self._is_private = store is None
         self._copied: set[str] = set()
         self.store: LightningStore = build_component(store or self._private_store, Slot("store", LightningStore))
+        self.llm_proxy: ModelProxy | None = (
+            None
+            if llm_proxy is None
+            else build_component(llm_proxy, Slot("llm_proxy", ModelProxy, {"store": self.store}))
+        )
+
+    @functools.cached_property
+    def adapter(self) -> Adapter[Any, Any]:
+        """What turns traces into training data; the default one is made when it is first asked for."""
+        from agentlightning.adapter.triplet import TracerTraceToTriplet  # noqa: PLC0415 - see above
+
+        return TracerTraceToTriplet()
 
     @property
     def n_workers(self) -> int:
@@ -177,14 +196,17 @@ class Trainer:
     ) -> None:
         _check_agent(agent)
         algorithm.check_datasets(train_dataset, val_dataset)
-        if isinstance(algorithm, FastAlgorithm) and (self.initial_resources is not None or self._is_private):
-            agent.check_resources(self.initial_resources or {})  # it runs with these; others find out for themselves
-        agent.set_trainer(self)
-        algorithm.set_trainer(self)
-        runner_job = RunnerJob(self.runner, agent, self.hooks)
-        algorithm_job = AlgorithmJob(
-            algorithm, train_dataset, val_dataset, self.initial_resources, self.adapter, self.llm_proxy
-        )
+        with self._resources() as resources:
+            if isinstance(algorithm, FastAlgorithm) and (resources is not None or self._is_private):
+                agent.check_resources(resources or {})  # it runs with these; others find out for themselves
+            agent.set_trainer(self)
+            algorithm.set_trainer(self)
+            self._run(
+                AlgorithmJob(algorithm, train_dataset, val_dataset, resources, self.adapter, self.llm_proxy),
+                RunnerJob(self.runner, agent, self.hooks),
+            )
+
+    def _run(self, algorithm_job: AlgorithmJob, runner_job: RunnerJob) -> None:
         for part in (self.tracer, *self.hooks):
             part.init()
         try:
@@ -194,6 +216,22 @@ class Trainer:
             for part in (*self.hooks, self.tracer):
                 part.teardown()
             self._copy()
+
+    @contextmanager
+    def _resources(self) -> Generator[NamedResources | None]:
+        """Give what the algorithm begins with, while the proxy runs."""
+        proxy = self.llm_proxy
+        if proxy is None or self._only_runs():
+            yield self.initial_resources
+            return
+        is_ours = not proxy.is_running()
+        if is_ours:
+            proxy.start()
+        try:
+            yield _with_model(self.initial_resources or {}, proxy)
+        finally:
+            if is_ours:
+                proxy.stop()
 
     def _strategy_slot(self) -> Slot:
         options = {"n_runners": self.n_runners, "server_port": self.port, "main_thread": "algorithm"}
@@ -228,6 +266,16 @@ class Trainer:
                 target.close()
 
         _outside_event_loops(lambda: asyncio.run(copy()))
+
+
+def _with_model(resources: NamedResources, proxy: ModelProxy) -> NamedResources:
+    """Return *resources* with the model of *proxy* where they hold none."""
+    models = [resource for resource in resources.values() if isinstance(resource, LLM)]
+    if models:
+        if not any(isinstance(model, ProxyLLM) for model in models):
+            log.info("the models among the initial resources do not go through llm_proxy; leave them out to use it")
+        return resources
+    return {**resources, "llm_proxy" if "llm" in resources else "llm": proxy.as_resource()}
 
 
 def _check_agent(agent: object) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from agentlightning.types.record import WriteBatch, WriteResult
+    from agentlightning.types.resources import LLM
 
 
 class SpanWriter(Protocol):
@@ -26,4 +27,25 @@ class SpanWriter(Protocol):
 
     def close(self) -> object:
         """Give up files and connections; a later call opens them again. What it returns is of no interest."""
+        ...
+
+
+@runtime_checkable
+class ModelProxy(Protocol):
+    """What serves models and records each call to them; ``LLMProxy`` of the server is one. Thread-safe."""
+
+    def start(self) -> object:
+        """Serve, and return when requests are taken; does nothing while it runs."""
+        ...
+
+    def stop(self) -> None:
+        """End after the requests under way; does nothing when it does not run."""
+        ...
+
+    def is_running(self) -> bool:
+        """Tell whether requests are taken."""
+        ...
+
+    def as_resource(self, rollout_id: str | None = None, attempt_id: str | None = None) -> LLM:
+        """Return the model as a resource: of one attempt, or, without ids, one that becomes an attempt's when used."""
         ...

@@ -20,6 +20,7 @@ from agentlightning import (
     OtelTracer,
     RolloutConfig,
     SharedMemoryExecutionStrategy,
+    TraceToMessages,
     Trainer,
     algo,
     emit_message,
@@ -94,9 +95,6 @@ def test_fit_runs_the_algorithm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AGL_STORE")
     seen: dict[str, Any] = {}
 
-    class Adapter:
-        pass
-
     @algo
     async def train(store: Any, train_dataset: Any, adapter: Any, initial_resources: Any) -> None:
         update = await store.add_resources(initial_resources)
@@ -107,7 +105,7 @@ def test_fit_runs_the_algorithm(monkeypatch: pytest.MonkeyPatch) -> None:
         seen.update({one.input: (one.status, len(await store.query_attempts(one.rollout_id))) for one in done})
         seen["adapter"] = adapter
 
-    adapter = Adapter()
+    adapter = TraceToMessages()
     Trainer(algorithm=train, n_runners=2, initial_resources=RESOURCES, adapter=adapter).fit(agent, ["good", "bad"])
     assert seen == {"good": ("succeeded", 1), "bad": ("failed", 2), "adapter": adapter}
 

@@ -10,6 +10,7 @@ import pytest
 
 from agentlightning import LLM, Algorithm, MissingExtraError, algo
 from agentlightning.algorithm import VERL, Baseline
+from agentlightning.server.proxy import LLMProxy
 from agentlightning.store import InMemoryLightningStore
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ class Adapter:
 
 def test_a_function_gets_what_it_names() -> None:
     """Store, datasets, proxy, adapter and initial resources are injected by name, and nothing else."""
-    store, adapter, proxy = InMemoryLightningStore(), Adapter(), Adapter()
+    store, adapter = InMemoryLightningStore(), Adapter()
+    proxy = LLMProxy(MODEL, store=store)
     seen: dict[str, Any] = {}
 
     @algo
