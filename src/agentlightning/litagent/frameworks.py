@@ -49,10 +49,10 @@ class LangChainWrapper(_TextWrapper):
     def task_input(self, agent: object, task: object) -> object:
         """Return the state of a graph of messages for *task*, unless that is one already; else the task as it is."""
         is_graph = _is_a(agent, "langgraph.pregel", "Pregel")
-        is_state = isinstance(task, dict) and "messages" in cast("dict[str, object]", task)
-        if not is_graph or is_state:
+        fields = cast("dict[str, object]", task) if isinstance(task, dict) else {}
+        if not is_graph or "messages" in fields:
             return cast("object", task)
-        return {"messages": [{"role": "user", "content": task_text(task)}]}
+        return {"messages": [{"role": "user", "content": task_text(cast("object", task))}]}
 
     def run(self, agent: object, task: object, places: dict[str, Any]) -> Any:  # noqa: ANN401 - of LangChain
         """Run *agent* on *task*; its models are its own."""
