@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import logging
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("agentlightning.algorithm")
 
 _EXTRA = ("apo", "APO")
+_SETTLE_TRIES = 4
 
 
 class APO(Algorithm):
@@ -126,15 +128,13 @@ class APO(Algorithm):
         options = TrialOptions(self.failure_reward, self.budget.max_seconds, self.budget.rollout_timeout_s)
         trials = Trials(store, resources, options, best=dict(plan.first))
         search = Search(plan, trials, proposer)
-        resources_id: str | None = None
         try:
             await search.run()
         finally:
-            # After Ctrl+C too: the loop still runs what a cancelled task awaits.
             try:
-                resources_id = await trials.settle()
+                await _settle(trials)
             finally:
-                self.result = search.result(resources_id)
+                self.result = search.result(trials.best_id)
                 log.info("the search ended by %s after %d rollouts", self.result.stop_reason, self.result.rollout_count)
 
     async def _resources(self, store: LightningStore) -> NamedResources:
@@ -187,3 +187,19 @@ class APO(Algorithm):
             msg = "APO has no model that writes prompts: APO(reflection=...), or give an LLM among the resources"
             raise ValueError(msg)
         return found
+
+
+async def _settle(trials: Trials) -> None:
+    """Settle *trials*, also where the task is cancelled while it does so.
+
+    After Ctrl+C the loop still runs what a cancelled task awaits, but both the strategy and ``asyncio.run`` cancel it.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    for _ in range(_SETTLE_TRIES):
+        try:
+            await trials.settle()
+            break
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled

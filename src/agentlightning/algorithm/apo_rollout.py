@@ -138,22 +138,26 @@ class Trials:
         most = self.options.max_seconds
         return None if most is None else max(0.0, self.started + most - time.monotonic())
 
-    async def settle(self) -> str | None:
-        """Cancel what is still queued, make the best candidate the latest of the store, and return its resources id."""
+    async def settle(self) -> None:
+        """Make the best candidate the latest of the store, and cancel what is still queued. May be called again."""
+        await self.mark_best()
         for rollout_id in self._waiting:
             rollout = await self.store.get_rollout_by_id(rollout_id)
             if rollout is not None and rollout.status in ("queuing", "requeuing"):
                 await self._cancel(rollout_id)
         self._waiting = []
-        return await self.mark_best()
 
-    async def mark_best(self) -> str | None:
-        """Make the best candidate the latest of the store, and return its resources id."""
-        best = self._posted.get(_key(self.best))
+    @property
+    def best_id(self) -> str | None:
+        """Resources id of the best candidate, None while it is not posted."""
+        return self._posted.get(_key(self.best))
+
+    async def mark_best(self) -> None:
+        """Make the best candidate the latest of the store."""
+        best = self.best_id
         if best is not None and best != self._latest:
             await self.store.update_resources(best, self._with(self.best))
             self._latest = best
-        return best
 
     async def _cancel(self, rollout_id: str) -> None:
         try:
@@ -164,6 +168,7 @@ class Trials:
     async def _post(self, candidate: Candidate) -> str:
         key = _key(candidate)
         if key not in self._posted:
+            self._latest = None  # not known while this one is under way
             self._posted[key] = (await self.store.add_resources(self._with(candidate))).resources_id
             self._latest = self._posted[key]
         return self._posted[key]
