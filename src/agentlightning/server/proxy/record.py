@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import time
-import zlib
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from agentlightning import semconv
 from agentlightning._internal.guard import guard
 from agentlightning._internal.ids import implicit_ids, new_span_id, new_trace_id, process_key
-from agentlightning.instrumentation.openai_message import request_attributes, response_attributes
-from agentlightning.instrumentation.openai_output import Output
-from agentlightning.instrumentation.openai_token import TokenCollector, without_token_fields
-from agentlightning.server.proxy.anthropic import AnthropicStream, answer_attributes, question_attributes
-from agentlightning.server.proxy.backend import ANTHROPIC_PATHS
+from agentlightning.instrumentation.model_call import (
+    FIRST_ERROR,
+    FIRST_TOKEN,
+    MAX_ERROR_CHARS,
+    ModelCall,
+)
+from agentlightning.instrumentation.model_call import NAMES as _ALL_NAMES
 from agentlightning.types.record import EventRecord, ResourceRecord, SpanRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SCOPE = "agentlightning.server.proxy"
-NAMES = {
-    "/chat/completions": "openai.chat.completion",
-    "/completions": "openai.completion",
-    "/responses": "openai.response",
-    "/embeddings": "openai.embeddings",
-    "/messages": "anthropic.messages",
-}
+NAMES = {path: name for path, name in _ALL_NAMES.items() if path.startswith("/")}
 """Paths below ``/v1`` that call a model, and the names of their spans."""
 
 _RESOURCE = ResourceRecord({"service.name": "agentlightning-proxy"})
-_MAX_ERROR_CHARS = 2000
-_MAX_KEPT_BYTES = 64 * 2**20
-"""Of a longer answer the beginning is recorded; it is passed on whole."""
 
 
 class RecordedCall:
@@ -57,42 +48,32 @@ class RecordedCall:
             scope_name=SCOPE,
             process=process_key(),
         )
-        self._path = path
-        self._is_anthropic = path in ANTHROPIC_PATHS
-        self._kept: list[bytes] = []
-        self._size = 0
-        self._lines = b""
-        self.is_stream = False
-        """Whether the answer comes in server-sent events."""
-        self._encoding = ""
-        self._output = Output()
-        self._anthropic = AnthropicStream()
-        self._tokens = TokenCollector()
-        self._is_complete = False
+        self._call = ModelCall(path)
         with guard("proxy.request"):
-            asked = question_attributes(body) if self._is_anthropic else request_attributes(path, body)
-            self.record.attributes.update(asked)
+            self.record.attributes.update(self._call.asked(body))
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the answer comes in server-sent events."""
+        return self._call.is_stream
 
     def tried(self, endpoint: str, problem: str) -> None:
         """Note a backend that gave no answer, or one that was not taken."""
-        attributes = {"server.address": endpoint, "error.message": problem[:_MAX_ERROR_CHARS]}
+        attributes = {"server.address": endpoint, "error.message": problem[:MAX_ERROR_CHARS]}
         self.record.events.append(EventRecord("agentlightning.proxy.retry", time.time_ns(), attributes))
 
     def began(self, endpoint: str, status: int, headers: Mapping[str, str]) -> None:
         """Note the beginning of the answer that the program gets."""
         self.record.attributes["server.address"] = endpoint
         self.record.attributes["http.response.status_code"] = status
-        self.is_stream = headers.get("content-type", "").startswith("text/event-stream")
-        self._encoding = headers.get("content-encoding", "")
+        self._call.began(status, headers.get("content-type", ""), headers.get("content-encoding", ""))
 
     def passed(self, chunk: bytes) -> None:
         """Look at a part of the answer."""
-        if self.is_stream and not self._encoding:
-            with guard("proxy.chunk"):
-                self._read_events(chunk)
-        elif self._size < _MAX_KEPT_BYTES:
-            self._kept.append(chunk)
-            self._size += len(chunk)
+        if self.is_stream and (not self.record.events or self.record.events[-1].name != FIRST_TOKEN):
+            self.record.events.append(EventRecord(FIRST_TOKEN, time.time_ns()))
+        with guard("proxy.chunk"):
+            self._call.passed(chunk)
 
     def is_last(self, chunk: bytes) -> bool:
         """Whether the program may take *chunk* for the end of a stream: it waits until the span is durable."""
@@ -102,74 +83,24 @@ class RecordedCall:
         """Return the span: with *problem* when there was no whole answer, or *gone* when the program left."""
         record = self.record
         status = cast("int", record.attributes.get("http.response.status_code", 0))
-        record.status_code = "OK" if not problem and status < _FIRST_ERROR else "ERROR"
+        record.status_code = "OK" if not problem and status < FIRST_ERROR else "ERROR"
         if problem:
-            record.status_description = problem[:_MAX_ERROR_CHARS]
+            record.status_description = problem[:MAX_ERROR_CHARS]
         with guard("proxy.answer"):
-            self._write_answer(status)
-        if self.is_stream and not self._is_complete:
+            self._write_answer()
+        if self.is_stream and not self._call.is_complete:
             record.attributes[semconv.STREAM_STATE] = "closed_early" if gone else "failed"
         record.end_ns = max(time.time_ns(), record.start_ns)
         return record
 
-    def _read_events(self, chunk: bytes) -> None:
-        """Take in the whole lines of a stream of server-sent events."""
-        if not self.record.events or self.record.events[-1].name != _FIRST_TOKEN:
-            self.record.events.append(EventRecord(_FIRST_TOKEN, time.time_ns()))
-        *lines, self._lines = (self._lines + chunk).split(b"\n")
-        for line in lines:
-            data = line.strip()
-            if not data.startswith(b"data:"):
-                continue
-            text = data[5:].strip()
-            if text == b"[DONE]":
-                self._is_complete = True
-                continue
-            part = cast("object", json.loads(text))
-            if isinstance(part, dict):
-                self._take(cast("dict[str, object]", part))
-
-    def _take(self, part: dict[str, object]) -> None:
-        if self._is_anthropic:
-            self._anthropic.add(part)
-            self._is_complete = self._is_complete or part.get("type") == "message_stop"
-            return
-        self._tokens.add(part)
-        self._output.add(part)
-        if part.get("type") in {"response.completed", "response.incomplete", "response.failed"}:
-            self._is_complete = True
-
-    def _write_answer(self, status: int) -> None:
-        if self.is_stream:
-            payload = self._anthropic.payload() if self._is_anthropic else self._output.payload()
-        else:
-            payload = _decoded(b"".join(self._kept), self._encoding)
-            self._tokens.add(payload)
-        if status >= _FIRST_ERROR or not isinstance(payload, dict):
-            self._write_text(status)
-            return
-        answer = cast("dict[str, Any]", payload)
-        if self._is_anthropic:
-            self.record.attributes.update(answer_attributes(answer))
-            return
-        shorter = without_token_fields(dict(answer), logprobs=self._tokens.has_logprobs)
-        self.record.attributes.update(response_attributes(cast("dict[str, object]", shorter)))
-        self.record.attributes.update(self._tokens.attributes())
-
-    def _write_text(self, status: int) -> None:
-        """Record an answer that is an error, or nothing that can be read."""
-        record = self.record
-        text = b"".join(self._kept)[:_MAX_ERROR_CHARS].decode("utf-8", "replace")
-        if text:
-            record.attributes[semconv.OUTPUT_VALUE] = text
-        if record.status_description is None:
-            is_error = status >= _FIRST_ERROR
-            record.status_code = "ERROR"
-            record.status_description = f"status {status}: {text[:500]}" if is_error else "the answer is no JSON"
+    def _write_answer(self) -> None:
+        attributes, error = self._call.answered()
+        self.record.attributes.update(attributes)
+        if error:
+            self.record.status_code = "ERROR"
+            self.record.status_description = self.record.status_description or error
 
 
-_FIRST_TOKEN = "First Token Stream Event"  # noqa: S105 - the name that OpenInference gives the event
-_FIRST_ERROR = 400
 _LAST = (
     b"data: [DONE]", b"event: response.completed", b"event: response.failed", b"event: response.incomplete",
     b"event: message_stop",
@@ -186,12 +117,3 @@ def _context(traceparent: str) -> tuple[str, str | None]:
         except ValueError:
             pass
     return f"{new_trace_id():032x}", None
-
-
-def _decoded(body: bytes, encoding: str) -> object:
-    try:
-        if encoding in {"gzip", "deflate"}:
-            body = zlib.decompress(body, 47)  # either header
-        return cast("object", json.loads(body))
-    except (ValueError, zlib.error, RecursionError):
-        return None
