@@ -10,6 +10,7 @@ import inspect
 import json
 import logging
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -29,11 +30,42 @@ _REST_S = 5.0
 """After an upload that failed none is tried for so long: at each end of a trace the program would wait again."""
 _LOOPBACK = frozenset(("localhost", "::1"))
 
+_MOST_WAITING = 10_000
+"""Spans that wait in memory for a server on this machine that is away; beyond it the oldest are lost."""
+
 kept_here: set[str] = set()
 """Addresses to which no spans are sent, because they come to the same store through the provider."""
 
 _local_clients: set[str] = set()
 """Has an element once spans are sent to a server on this machine."""
+
+
+class Backlog:
+    """Spans on their way to a server on this machine, which may be away for a while; one thread."""
+
+    def __init__(self, send: Callable[[tuple[Any, ...]], bool]) -> None:
+        """Send with *send*, which tells whether the spans were taken."""
+        self._send = send
+        self._waiting: deque[Any] = deque(maxlen=_MOST_WAITING)
+        self._rests_until = 0.0
+
+    def take(self, spans: Sequence[Any]) -> bool:
+        """Send *spans* behind those that wait, and tell whether all were taken; what was not waits on."""
+        self._waiting.extend(spans)
+        return time.monotonic() >= self._rests_until and self._try()
+
+    def end(self) -> None:
+        """Try a last time; what is not taken then is lost, and the log says so."""
+        if self._waiting and not self._try():
+            log.warning("%d spans were not taken by the local AgentOps server and are lost", len(self._waiting))
+
+    def _try(self) -> bool:
+        if self._send(tuple(self._waiting)):
+            self._waiting.clear()
+            return True
+        self._rests_until = time.monotonic() + _REST_S
+        log.warning("the local AgentOps server takes no spans; they wait for %g s", _REST_S)
+        return False
 
 
 def is_local(url: str) -> bool:
@@ -55,7 +87,7 @@ def span_exporter(*, stay: bool) -> type:
     """Return a class that takes the arguments of the SDK's ``AuthenticatedOTLPExporter`` of any release.
 
     Only public arguments of OpenTelemetry are used, so it works with every release of that too. A server on this
-    machine that is away holds the program up for half a second in five.
+    machine that is away holds the program up for half a second in five, and gets what it missed when it is back.
     """
     session_type: Any = importlib.import_module("requests").Session
     base: Any = importlib.import_module("opentelemetry.exporter.otlp.proto.http.trace_exporter").OTLPSpanExporter
@@ -73,7 +105,7 @@ def span_exporter(*, stay: bool) -> type:
             if self._is_local:
                 _local_clients.add("spans")
             self._is_kept = endpoint in kept_here or (stay and not self._is_local)
-            self._rests_until = 0.0
+            self._backlog = Backlog(lambda spans: base.export(self, spans) is results.SUCCESS)
             known = {name: more[name] for name in ("headers", "timeout", "compression") if more.get(name) is not None}
             if self._is_local:
                 known.setdefault("timeout", _TIMEOUT_S)
@@ -86,13 +118,11 @@ def span_exporter(*, stay: bool) -> type:
                 return results.SUCCESS
             if not self._is_local:
                 return base.export(self, spans)
-            if time.monotonic() < self._rests_until:
-                return results.FAILURE
-            result = base.export(self, spans)
-            if result is not results.SUCCESS:
-                self._rests_until = time.monotonic() + _REST_S
-                log.warning("the local AgentOps server takes no spans; none are sent for %g s", _REST_S)
-            return result
+            return results.SUCCESS if self._backlog.take(spans) else results.FAILURE
+
+        def shutdown(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - of OpenTelemetry
+            self._backlog.end()
+            base.shutdown(self, *args, **kwargs)
 
         def clear(self) -> None:
             """Do nothing; the SDK's has it."""
