@@ -11,64 +11,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sqlite3
-import subprocess
 import sys
 import tempfile
 from contextlib import contextmanager, nullcontext
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from agentlightning.cli.bench.machine import described
+from agentlightning.cli.bench.memory import run
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
 BAR_MB = 50.0
-
-PROGRAM = """
-import json, sys, threading, time
-mode, threads, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
-
-def resident_mb(field="VmHWM"):
-    for line in open("/proc/self/status"):
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) / 1024
-
-before = resident_mb("VmRSS")
-made = [0] * threads
-if mode == "traced":
-    from agentlightning.tracer.provider import get_tracer
-    tracer = get_tracer()
-
-def work(place):
-    until = time.monotonic() + seconds
-    text = "In a hole in the ground there lived an agent. " * 20
-    while time.monotonic() < until:
-        for _ in range(100):
-            if mode == "traced":
-                tracer.start_span("work", attributes={"input.value": text[place:], "number": made[place]}).end()
-            made[place] += 1
-
-workers = [threading.Thread(target=work, args=(place,)) for place in range(threads)]
-for worker in workers: worker.start()
-for worker in workers: worker.join()
-figures = {"before_mb": before, "peak_mb": resident_mb(), "spans": sum(made)}
-if mode == "traced":
-    from agentlightning.pipeline.process import account
-    done = account()
-    figures.update(stored=done.stored, spilled=done.spilled, lost=done.lost)
-print(json.dumps(figures))
-"""
-
-
-def run(folder: Path, mode: str, threads: int, seconds: float) -> dict[str, float]:
-    """Run the program and return its figures."""
-    environment = {**os.environ, "AGL_STORE": str(folder / "x.db")}
-    environment.update(AGL_ROLLOUT_ID="ro-bench", AGL_ATTEMPT_ID="at-bench")  # as agl run does
-    command = [sys.executable, "-c", PROGRAM, mode, str(threads), str(seconds)]
-    return json.loads(subprocess.run(command, env=environment, capture_output=True, check=True, text=True).stdout)
 
 
 @contextmanager
@@ -76,8 +32,8 @@ def blocked(folder: Path) -> Generator[None, None, None]:
     """Keep a transaction open on the store that lets nobody else write."""
     from agentlightning.store.url import open_writer  # noqa: PLC0415 - makes the file
 
-    open_writer(str(folder / "x.db")).close()
-    connection = sqlite3.connect(folder / "x.db", isolation_level=None)
+    open_writer(str(folder / "bench.db")).close()
+    connection = sqlite3.connect(folder / "bench.db", isolation_level=None)
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -101,10 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=5.0)
     seconds: float = parser.parse_args().seconds
-    print(
-        f"{os.cpu_count()} CPUs, {platform.system()} {platform.machine()}, Python {platform.python_version()}, ", end=""
-    )
-    print(f"opentelemetry-sdk {version('opentelemetry-sdk')}, agentlightning {version('agentlightning')}")
+    print(described())
     results: dict[str, dict[str, float]] = {}
     for threads in (1, 4):
         for store in ("normal", "blocked"):

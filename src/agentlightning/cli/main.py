@@ -32,7 +32,8 @@ COMMANDS = {
     "agentops": "Run a local server for the AgentOps SDK.",
     "store": "Serve a store, back it up, check it, delete old rollouts.",
     "redact": "Show what redaction finds in a text, and its rules.",
-    "doctor": "Check this installation, its settings and its store.",
+    "doctor": "Check this installation, its settings and its store; say what helps.",
+    "bench": "Measure what tracing costs here, beside plain OpenTelemetry.",
 }
 """Name and one line of every command; ``agentlightning.cli.NAME`` holds it as ``command``."""
 
