@@ -45,23 +45,20 @@ if __name__ == "__main__":
 """
 
 
-def test_the_example_gets_better_on_tasks_it_has_not_seen(tmp_path: Path) -> None:
-    """The reward on held-back tasks rises, by a prompt that was found and not written down; the picture is a PNG."""
-    command = [sys.executable, "optimise.py", "--tasks", "12", "--plot", str(tmp_path / "rewards.png")]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=60, cwd=EXAMPLE, env={**os.environ}
-    )
+def test_the_example_gets_better_on_tasks_it_has_not_seen() -> None:
+    """The reward on held-back tasks rises, by a prompt that was found and not written down."""
+    command = [sys.executable, "optimise.py", "--tasks", "18"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, cwd=EXAMPLE)
     assert done.returncode == 0, done.stderr
     rewards = {
         name: (float(reward), int(count))
         for name, reward, count in re.findall(r"held-back reward (\w+): ([\d.]+)/(\d+) =", done.stdout)
     }
     (before, seen_before), (after, seen_after) = rewards["before"], rewards["after"]
-    assert seen_before == seen_after == 12
-    assert after >= before + 3
+    assert seen_before == seen_after == 18
+    assert after >= before + 6
     found = re.findall(r"prompt: (.*)", done.stdout)[0]
     assert found not in (EXAMPLE / "model.py").read_text() + (EXAMPLE / "optimise.py").read_text()
-    assert (tmp_path / "rewards.png").read_bytes().startswith(b"\x89PNG\r\n")
 
 
 @pytest.mark.parametrize("strategy", ["shm", pytest.param("cs", marks=pytest.mark.slow)])
