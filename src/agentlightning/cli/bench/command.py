@@ -56,18 +56,18 @@ def _tell(part: str) -> None:
 
 
 def _lines(report: result.Report, before: result.Report | None, verdicts: dict[str, result.Change]) -> Iterator[str]:
-    yield from wrapped(described(), width())
+    yield from _fitted(described())
     for row in report.rows:
         yield from _row(row, verdicts.get(row.name))
-    yield from wrapped(f"{report.taken_s:g} s. Ratio: ours divided by the peer's, median of the rounds.", width())
+    yield from _fitted(f"{report.taken_s:g} s. Ratio: ours divided by the peer's, median of the rounds.")
     if before is None:
         return
-    yield from wrapped(f"Compared by this rule: {result.RULE}.", width())
+    yield from _fitted(f"Compared by this rule: {result.RULE}.")
     if before.machine != report.machine:
         told = ", ".join(f"{name} {value}" for name, value in before.machine.items())
-        yield from wrapped(f"The earlier run was on another machine or other versions: {safe(told)}.", width())
+        yield from _fitted(f"The earlier run was on another machine or other versions: {safe(told)}.")
     if before.is_quick or report.is_quick:
-        yield from wrapped("A quick run is noisy; repeat without --quick what looks worse.", width())
+        yield from _fitted("A quick run is noisy; repeat without --quick what looks worse.")
 
 
 def _row(row: result.Row, change: result.Change | None) -> Iterator[str]:
@@ -82,13 +82,17 @@ def _row(row: result.Row, change: result.Change | None) -> Iterator[str]:
         )  # fmt: skip
     if width() < _NARROW:
         yield style(row.name, bold=True)
-        yield from wrapped(row.what, width())
-        yield from wrapped(figures.strip(), width())
+        yield from _fitted(row.what)
+        yield from _fitted(figures.strip())
         if verdict:
             yield verdict
         return
     yield f"{style(fit(row.name, 14), bold=True)} {figures}{'  ' + verdict if verdict else ''}"
     yield f"{'':14} {fit(row.what, max(20, width() - 15)).rstrip()}"
+
+
+def _fitted(text: str) -> list[str]:
+    return [line.strip() for line in wrapped(" ".join(text.split()), width())]
 
 
 def _number(value: float) -> str:
