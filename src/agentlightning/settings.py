@@ -155,6 +155,10 @@ SIGTERM = Setting("AGL_SIGTERM", bool, default=True)
 INSTRUMENT = Setting("AGL_INSTRUMENT", str, default="")
 """Instrumentors, comma-separated: names to use (``openai,smolagents``), or to leave out (``-openai``); empty: all."""
 
+HTTP = Setting("AGL_HTTP", bool, default=False)
+"""Whether model calls of HTTP clients (httpx, httpx2, requests, aiohttp) are recorded that no instrumentor sees;
+``agl run --http``."""
+
 FLUSH_TIMEOUT_S = Setting("AGL_FLUSH_TIMEOUT_S", float, default=2.0, minimum=0, maximum=3600, live=True)
 """Longest time in seconds that the end of a ``trace_context`` or of the program waits for the store."""
 
@@ -195,7 +199,7 @@ TAIL_WAIT_S = Setting("AGL_TAIL_WAIT_S", float, default=60.0, minimum=0, maximum
 """How long after the end of its root, in seconds, the spans of a trace wait for a tail rule."""
 
 BATCH_SIZE = Setting("AGL_BATCH_SIZE", int, default=100, minimum=1, maximum=10_000, live=True)
-"""Spans in one request to a remote store; so many that wait are sent at once."""
+"""So many spans that wait are sent to a remote store at once, in one request with all others that wait (2,000 at most)."""
 
 FLUSH_INTERVAL = Setting("AGL_FLUSH_INTERVAL", float, default=5.0, minimum=0, maximum=3600, live=True)
 """Longest time in seconds that a span waits for others before it is sent to a remote store. It is on the disk of this

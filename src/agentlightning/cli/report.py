@@ -10,7 +10,7 @@ from agentlightning.cli.figures import to_metadata
 from agentlightning.cli.text import count, dollars, plural
 from agentlightning.errors import StoreError
 from agentlightning.pipeline.ledger import Account, read_accounts, remove_folder, sweep
-from agentlightning.pipeline.spill import replay_store
+from agentlightning.pipeline.replay import replay_store
 from agentlightning.store.url import open_store
 from agentlightning.view.cost import price
 from agentlightning.view.summary import Summary, summary

@@ -16,8 +16,9 @@ from agentlightning.errors import StoreError, StoreFullError
 from agentlightning.pipeline import stage
 from agentlightning.pipeline.receipt import DROPPED, STORED, settle, settle_missing
 from agentlightning.pipeline.redaction import rules_hash
+from agentlightning.pipeline.replay import Replayer, write_or_split
 from agentlightning.pipeline.sampling import ALWAYS as PRECIOUS
-from agentlightning.pipeline.spill import Replayer, Spill, folder_beside, write_or_split
+from agentlightning.pipeline.spill import PARCEL_RECORDS, Spill, folder_beside
 from agentlightning.types.record import WriteBatch
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ MOST_WAITING_BYTES = 8 * 2**20
 for; older spans are lost."""
 _MOST_FIRST_SPANS = 1_000
 """Spans that wait in memory for a store that has begun to fail; what is more goes to the disk at once."""
+_LOOK_AROUND_S = 10.0
+"""How often it is looked for what other processes have left on the disk for a remote store."""
 _REPLAY_SLICE_S = 0.1
 """Longest time of a replay between two looks at what is new."""
 
@@ -177,6 +180,8 @@ class Lane:
         self._replayer: Replayer | None = None
         self._inherited: Replayer | None = None
         self._has_looked = False
+        self._looked_at = float("-inf")
+        """When the folders of the spill were looked through last."""
         self._pause_s = FIRST_PAUSE_S
         self._not_before = 0.0
         self._failing_since: float | None = None
@@ -200,11 +205,14 @@ class Lane:
     def bytes(self) -> int:
         """Estimate of the heap that it takes."""
         with self._lock:
-            return sum(map(_size, (*self._first, *self._last)))
+            kept = self._spill.bytes if self._spill is not None else 0
+            return kept + sum(map(_size, (*self._first, *self._last)))
 
     def spill(self) -> None:
         """Bring what waits in memory to the disk where that is possible."""
         with self._lock:
+            if self._spill is not None and self._spill.bytes:
+                self._spill.close_segment()
             if self._writing is None and (self._first or self._last):
                 self._spill_all(move_first=not self._has_spilled)
 
@@ -252,7 +260,7 @@ class Lane:
         try:
             for part in parts:
                 while part:
-                    self._spill.put(part[0])
+                    self._spill.put(part[0], keep=self.is_remote and self._failing_since is None)
                     part.popleft()
         except OSError as error:  # no space, no folder: memory goes on, and the disk is tried again later
             failures.note("spill", error)
@@ -354,7 +362,7 @@ class Lane:
                 self._last.clear()
 
     def _replay_own(self, deadline: float) -> None:
-        if self._spill is None:
+        if self._spill is None or self._deliver_parcels(deadline):
             return
         with self._lock:
             self._spill.close_segment()
@@ -365,16 +373,43 @@ class Lane:
                 return
             self._replayer.close()
             self._replayer = None
+        self._looked_at = time.monotonic()
+
+    def _deliver_parcels(self, deadline: float) -> bool:
+        """Send what is in memory too; True when that is all that there is to do for now."""
+        while self._spill is not None:
+            with self._lock:
+                parcel = self._spill.take()
+            if parcel is None:
+                break
+            batch, spans = parcel.batch, parcel.batch.spans
+            stored, duplicate = write_or_split(
+                batch, self._write, lambda number, reason: self._ledger.settle(reason, number)
+            )
+            settle_missing(spans, batch.spans, "store_error")
+            with self._lock:
+                self._spill.done(parcel)
+            self._ledger.settle("stored", stored)
+            self._ledger.settle("duplicate", duplicate)
+            settle(batch.spans, STORED)
+            self._note_sent(stored + duplicate)
+            if self._sent_at > deadline:
+                return True
+        # What other processes left for this store is looked for now and then.
+        return not self._has_spilled and time.monotonic() - self._looked_at < _LOOK_AROUND_S
+
+    def _note_sent(self, spans: int) -> None:
+        self._collected -= spans
+        self._sent_at = time.monotonic()
 
     def _most_records(self) -> int | None:
-        return settings.get(settings.BATCH_SIZE) if self.is_remote else None
+        return PARCEL_RECORDS if self.is_remote else None
 
     def _step(self, replayer: Replayer, deadline: float) -> bool:
         """Replay until *deadline*; True when nothing is left, or another process has taken it over."""
         try:
             while (done := replayer.step(self._write)) is not None:
-                self._collected -= done.stored + done.duplicate
-                self._sent_at = time.monotonic()
+                self._note_sent(done.stored + done.duplicate)
                 if self._sent_at > deadline:
                     return False
         except OSError as error:
@@ -391,6 +426,9 @@ class Lane:
         for replayer in (self._replayer, self._inherited):
             if replayer is not None:
                 replayer.pause()
+        with self._lock:
+            if self._spill is not None:
+                self._spill.close_segment()
 
     def rescue(self) -> None:
         """Bring everything to the disk, also what the worker is writing: the store recognises what comes twice."""

@@ -157,10 +157,18 @@ class SegmentWriter:
             self.path = closed
         return self.path
 
+    def discard(self) -> None:
+        """Delete the segment, whose records are in the store. Never raises: what stays is replayed, as duplicates."""
+        self.abandon()
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
+
     def abandon(self) -> None:
         """Close the file as it is: after an error, and in a forked child, where it is the parent's."""
-        with contextlib.suppress(OSError):
-            os.close(self._descriptor)
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:  # a second call must not close what has got the number since
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
 
 
 def open_segment(path: Path) -> FrameReader | None:

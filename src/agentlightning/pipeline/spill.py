@@ -10,59 +10,80 @@ import contextlib
 import errno
 import hashlib
 import logging
-import time
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
 from agentlightning import settings
-from agentlightning._internal.guard import failures
 from agentlightning._internal.ids import process_key
-from agentlightning.errors import StoreError
 from agentlightning.pipeline import stage
-from agentlightning.pipeline.frame import ENDED, FINISH, HEAD, OPEN, START, Frame, FrameReader
+from agentlightning.pipeline.frame import ENDED, FINISH, OPEN, START
 from agentlightning.pipeline.ledger import settle_file
 from agentlightning.pipeline.lock import FolderLock
-from agentlightning.pipeline.receipt import SPILLED, STORED, settle, settle_missing, take_rejected
+from agentlightning.pipeline.receipt import SPILLED, settle
 from agentlightning.pipeline.segment import (
     SEGMENT_BYTES,
     SegmentHead,
     SegmentWriter,
     SpillFolder,
-    decode_head,
     open_segment,
     read_head,
 )
-from agentlightning.store.url import open_writer
 from agentlightning.types.convert import plain_value
-from agentlightning.types.record import AttemptEnd, ResourceRecord, RolloutStart, SpanRecord, WriteBatch
+from agentlightning.types.record import AttemptEnd, RolloutStart, SpanRecord, WriteBatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from agentlightning.pipeline.ledger import Ledger
-    from agentlightning.types.protocol import SpanWriter
-    from agentlightning.types.record import WriteResult
 
 log = logging.getLogger("agentlightning.pipeline")
 
-_CHUNK_RECORDS = 500
-_CHUNK_BYTES = 4 * 2**20
-"""What is read and written at once in a replay: memory stays flat, and other writers of the store get their turn."""
-
-_MOST_FAILURES = 20
-"""Halving a batch of 500 finds its one bad record after ten failures."""
+PARCEL_RECORDS, PARCEL_BYTES = 2_000, 2 * 2**20
+"""What one request to a remote store holds at most, passed by one batch of the worker."""
+_BYTES_OF_RECORD = 2_000
+"""What a record takes in memory beside its texts."""
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_span = msgspec.msgpack.Decoder(SpanRecord).decode
-_decode_start = msgspec.msgpack.Decoder(RolloutStart).decode
-_decode_end = msgspec.msgpack.Decoder(AttemptEnd).decode
+
+
+class Parcel:
+    """A segment whose records are in memory too: one request, for which nothing has to be read back."""
+
+    def __init__(self, writer: SegmentWriter, head: SegmentHead) -> None:
+        """Begin with an empty segment."""
+        self.writer = writer
+        self.batch = WriteBatch(project=head.project, rules=head.rules)
+        self.records = self.size = 0
+
+    def add(self, batch: WriteBatch, records: int, size: int) -> None:
+        """Add what has just been written to the segment."""
+        self.batch.starts.extend(batch.starts)
+        self.batch.spans.extend(batch.spans)
+        self.batch.ends.extend(batch.ends)
+        self.records += records
+        self.size += size
+
+    def has_room(self, records: int, size: int) -> bool:
+        """Tell whether so much more may go into the same request."""
+        most = min(PARCEL_BYTES, settings.get(settings.MEMORY_THRESHOLD) // 16)
+        return self.records + records <= PARCEL_RECORDS and self.size + size <= most
+
+    @property
+    def bytes(self) -> int:
+        """Estimate of the heap that it takes."""
+        return self.size + _BYTES_OF_RECORD * self.records
 
 
 class Spill:
-    """The spill of one store in this process. ``put`` is called under the worker's lock of order."""
+    """The spill of one store in this process. ``put`` is called under the worker's lock of order.
+
+    What is put with ``keep`` while nothing waits on the disk alone stays in memory too, in parcels, which come before
+    everything else. A parcel that is delivered takes its segment with it; one that cannot be becomes a segment like
+    the others.
+    """
 
     def __init__(self, url: str, ledger: Ledger, project: str) -> None:
         """Spill for the store at *url*; count in *ledger*."""
@@ -72,16 +93,45 @@ class Spill:
         """What a segment of this process begins with; its spans were redacted by one rule set."""
         self._writer: SegmentWriter | None = None
         self._closed: deque[Path] = deque()
+        self._parcel: Parcel | None = None
+        """What the segment that is being written holds, where that is kept."""
+        self._parcels: deque[Parcel] = deque()
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing of this process waits on the disk."""
-        while self._closed and not self._closed[0].exists():
-            self._closed.popleft()  # another process has replayed it
-        return self._writer is None and not self._closed
+        return self._writer is None and not self._parcels and not self._has_closed
 
-    def put(self, batch: WriteBatch) -> None:
-        """Write *batch* to the disk and count its ended spans as ``spilled``.
+    @property
+    def _has_closed(self) -> bool:
+        while self._closed and not self._closed[0].exists():
+            self._closed.popleft()  # it was replayed, by this process or another one
+        return bool(self._closed)
+
+    @property
+    def bytes(self) -> int:
+        """Estimate of the heap that records on the disk take in memory too."""
+        return sum(parcel.bytes for parcel in (*self._parcels, *([self._parcel] if self._parcel else ())))
+
+    def take(self) -> Parcel | None:
+        """Return the oldest parcel, None without one. It stays where it is until ``done``."""
+        if not self._parcels:
+            self._finish_parcel()
+        return self._parcels[0] if self._parcels else None
+
+    def done(self, parcel: Parcel) -> None:
+        """Delete the segment of *parcel*, which was delivered."""
+        if self._parcels and self._parcels[0] is parcel:
+            self._parcels.popleft()
+        parcel.writer.discard()
+
+    def _finish_parcel(self) -> None:
+        if self._parcel is not None:
+            self._parcels.append(self._parcel)
+            self._parcel = self._writer = None
+
+    def put(self, batch: WriteBatch, *, keep: bool = False) -> None:
+        """Write *batch* to the disk and count its ended spans as ``spilled``; *keep*: in memory too where possible.
 
         Raises:
             OSError: Nothing of it was written; the disk is full, or no folder can be used.
@@ -90,19 +140,31 @@ class Spill:
         records = list(_encoded(batch))
         if not records:
             return
-        is_full = self._writer is not None and self._writer.size >= self._segment_bytes()
-        if is_full or batch.rules != self.head.rules:
-            self.close_segment()
-            self.head = msgspec.structs.replace(self.head, rules=batch.rules)
+        size = sum(len(payload) for _, payload in records)
+        self._make_way(batch.rules, len(records), size)
         if self._writer is None:
+            keep = keep and self.bytes < settings.get(settings.MEMORY_THRESHOLD) // 8 and not self._has_closed
             self._writer = self._open()
+            self._parcel = Parcel(self._writer, self.head) if keep else None
         try:
             self._writer.append(records)
         except OSError:
             self.close_segment()  # perhaps another folder, or the same one later, takes it
             raise
+        if self._parcel is not None:
+            self._parcel.add(batch, len(records), size)
         self._ledger.count("spilled", sum(kind == ENDED for kind, _ in records))
         settle(batch.spans, SPILLED)
+
+    def _make_way(self, rules: str, records: int, size: int) -> None:
+        """End the segment that is being written when the next records do not fit into it."""
+        if self._parcel is not None:
+            if not self._parcel.has_room(records, size) or rules != self.head.rules:
+                self._finish_parcel()
+        elif self._writer is not None and (self._writer.size >= self._segment_bytes() or rules != self.head.rules):
+            self._end_segment()
+        if rules != self.head.rules:
+            self.head = msgspec.structs.replace(self.head, rules=rules)
 
     def put_before(self, batch: WriteBatch) -> None:
         """Write *batch* in front of everything that waits on the disk; see ``put``.
@@ -141,211 +203,26 @@ class Spill:
         return min(SEGMENT_BYTES, max(2**16, self.folders[0].max_bytes // 4))
 
     def close_segment(self) -> None:
-        """Close the segment that is being written, so that it can be replayed."""
+        """Close what is being written, so that all of it can be replayed; nothing is kept in memory any more."""
+        self._finish_parcel()
+        while self._parcels:
+            self._closed.appendleft(self._parcels.pop().writer.close())
+        self._end_segment()
+
+    def _end_segment(self) -> None:
         writer, self._writer = self._writer, None
         if writer is not None:
             self._closed.append(writer.close())
 
     def abandon(self) -> None:
         """In a forked child: leave the parent's segment to the parent."""
+        self._finish_parcel()
         writer, self._writer = self._writer, None
-        if writer is not None:
-            writer.abandon()
+        for one in (writer, *(parcel.writer for parcel in self._parcels)):
+            if one is not None:
+                one.abandon()
+        self._parcels.clear()
         self._closed.clear()
-
-
-class Replayed(NamedTuple):
-    """What a replay did, in ended spans; ``damaged`` in records of any kind."""
-
-    stored: int = 0
-    duplicate: int = 0
-    damaged: int = 0
-
-
-class Replayer:
-    """Reads segments and writes their records to a store, one chunk a call. Used by one thread."""
-
-    def __init__(self, folder: SpillFolder, ledger: Ledger | None = None, most_records: int | None = None) -> None:
-        """Replay what lies in *folder*; *ledger* is this process's own, if it has one.
-
-        *most_records*: so many in one chunk at most; None for as many as a local store takes at once.
-        """
-        self._most_records = most_records or _CHUNK_RECORDS
-        self._most_bytes = min(_CHUNK_BYTES, settings.get(settings.MEMORY_THRESHOLD) // 8)
-        self._folder = folder
-        self._ledger = ledger
-        self._lock = FolderLock(folder.path)
-        self._path: Path | None = None
-        self._reader: FrameReader | None = None
-        self._frames: Iterator[Frame] | None = None
-        self._head = SegmentHead(process="")
-        self._chunk: WriteBatch | None = None
-        self._resources: dict[bytes, ResourceRecord] = {}
-        self._damaged = self._damaged_ended = 0
-
-    def step(self, write: Callable[[WriteBatch], WriteResult]) -> Replayed | None:
-        """Write the next chunk with *write*; None when nothing is left, or another process is at it.
-
-        Raises:
-            StoreError: Of *write*; the same chunk comes again with the next call.
-            OSError: The folder cannot be read.
-        """
-        if not (self._resume() if self._frames is not None else self._begin()):
-            return None
-        if self._chunk is None:
-            self._chunk = self._read()
-        if self._chunk is None:
-            return self._end()
-        chunk, spans = self._chunk, self._chunk.spans
-        stored, duplicate = write_or_split(chunk, write, lambda number, reason: self._settle(reason, number))
-        settle_missing(spans, chunk.spans, "store_error")
-        settle(chunk.spans, STORED)
-        self._settle("stored", stored)
-        self._settle("duplicate", duplicate)
-        self._chunk = self._read()
-        damaged = self._end().damaged if self._chunk is None else 0  # at once: the segment is in the store
-        return Replayed(stored, duplicate, damaged)
-
-    def pause(self) -> None:
-        """Give the folder back while the store is away; the next step goes on where this one stopped."""
-        self._lock.release()
-
-    def _resume(self) -> bool:
-        if not self._lock.acquire():
-            return False
-        if self._path is not None and self._path.exists():
-            return True
-        self._forget()  # another process has replayed or dropped it meanwhile
-        return self._begin()
-
-    def _begin(self) -> bool:
-        if not self._folder.ready():
-            self._lock.release()
-            return False
-        self._folder.make()
-        if not self._lock.acquire():
-            return False
-        for path in self._folder.ready():  # again: another process may have replayed them before we had the lock
-            self._reader = open_segment(path)
-            if self._reader is not None:
-                self._path, self._frames = path, iter(self._reader)
-                self._head = SegmentHead(process="")
-                self._damaged = self._damaged_ended = 0
-                return True
-        self._lock.release()
-        return False
-
-    def _read(self) -> WriteBatch | None:
-        """Return the next records of the segment, None at its end."""
-        batch = WriteBatch(project=self._head.project, rules=self._head.rules)
-        count = size = 0
-        for frame in self._frames or ():
-            if frame.kind == HEAD:
-                self._head = decode_head(frame.payload) or self._head
-                batch.project, batch.rules = self._head.project, self._head.rules
-                continue
-            if not self._add(batch, frame):
-                self._damaged += 1
-                self._damaged_ended += frame.kind == ENDED
-                continue
-            count += 1
-            size += len(frame.payload)
-            if count >= self._most_records or size >= self._most_bytes:
-                return batch
-        return batch if count else None
-
-    def _add(self, batch: WriteBatch, frame: Frame) -> bool:
-        """Add the record of *frame*; False when it is none: another release's, or not ours."""
-        try:
-            if frame.kind in (ENDED, OPEN):
-                span = _decode_span(frame.payload)
-                span.resource = self._shared(span.resource)
-                batch.spans.append(span)
-            elif frame.kind == START:
-                batch.starts.append(_decode_start(frame.payload))
-            elif frame.kind == FINISH:
-                batch.ends.append(_decode_end(frame.payload))
-        except msgspec.MsgspecError:
-            return False
-        return True
-
-    def _shared(self, resource: ResourceRecord) -> ResourceRecord:
-        """Return one object for all equal resources: stores recognise them by identity."""
-        key = _encode(resource)
-        if len(self._resources) >= 64:  # noqa: PLR2004 - a bound; a process has one or two
-            self._resources.clear()
-        return self._resources.setdefault(key, resource)
-
-    def _end(self) -> Replayed:
-        """Delete the segment, which is in the store now, and count what was damaged."""
-        reader, path = self._reader, self._path
-        if reader is None or path is None:
-            return Replayed()
-        damaged = reader.damaged + self._damaged
-        lost = reader.damaged_ended + self._damaged_ended
-        if reader.is_torn and not reader.is_sealed:
-            lost += 1  # the record that was cut in the middle; only counted if its writer had counted it
-        if damaged:
-            failures.note("spill.damaged", ValueError(f"{damaged} records in {path.name}"))
-        self._settle("store_error", lost)
-        path.unlink(missing_ok=True)
-        self._forget()
-        return Replayed(damaged=damaged)
-
-    def _forget(self) -> None:
-        if self._reader is not None:
-            self._reader.close()
-        self._reader = self._frames = self._path = self._chunk = None
-
-    def _settle(self, outcome: str, number: int) -> None:
-        _settle(self._head, outcome, number, self._ledger)
-
-    def close(self) -> None:
-        """Stop; what was not finished is replayed by the next one from the beginning of its segment."""
-        self._forget()
-        self._lock.release()
-
-    def abandon(self) -> None:
-        """In a forked child: leave the replay to the parent."""
-        self._lock.abandon()
-        self._forget()
-
-
-def replay_spill(writer: SpanWriter, *, timeout_s: float) -> Replayed:
-    """Write what earlier processes spilled for the store of *writer*, for at most about *timeout_s* seconds.
-
-    What remains then, or what another process is replaying, is left for later. Never raises.
-    """
-    deadline = time.monotonic() + timeout_s
-    total = Replayed()
-    for folder in spill_folders(writer.url or ""):
-        replayer = Replayer(folder)
-        try:
-            while time.monotonic() < deadline:
-                done = replayer.step(writer.write_batch)
-                if done is None:
-                    break
-                total = Replayed(*(a + b for a, b in zip(total, done, strict=True)))
-        except (StoreError, OSError) as error:
-            failures.note("spill.replay", error)
-        finally:
-            replayer.close()
-    return total
-
-
-def replay_store(url: str | None, *, timeout_s: float) -> Replayed:
-    """Open the store at *url* if anything lies there for it, and replay it; see ``replay_spill``. Never raises."""
-    if not url or not any(folder.ready() for folder in spill_folders(url)):
-        return Replayed()
-    try:
-        writer = open_writer(url)
-    except StoreError as error:
-        failures.note("spill.replay", error)
-        return Replayed()
-    try:
-        return replay_spill(writer, timeout_s=timeout_s)
-    finally:
-        writer.close()
 
 
 def spill_folders(url: str) -> list[SpillFolder]:
@@ -368,64 +245,6 @@ def folder_beside(url: str) -> SpillFolder | None:
     if not url.startswith(prefix):
         return None
     return SpillFolder(Path(url[len(prefix) :] + ".spill"), settings.get(settings.SPILL_BYTES))
-
-
-def write_or_split(
-    batch: WriteBatch, write: Callable[[WriteBatch], WriteResult], lose: Callable[[int, str], None]
-) -> tuple[int, int]:
-    """Write *batch*; when it cannot be written for what is in it, write its parts, so that only the bad ones are lost.
-
-    Returns:
-        How many ended spans were stored and how many were there already; *lose* is told how many are lost, and why.
-
-    Raises:
-        StoreError: The store cannot be used now; a part of the batch may be in it, and is a duplicate the next time.
-    """
-    stored = duplicate = failures_seen = 0
-    pending = [batch]
-    while pending:
-        part = pending.pop()
-        try:
-            result = write(part)
-        except StoreError:
-            raise
-        except Exception as error:  # noqa: BLE001 - a record that no encoder or database takes; found, and counted
-            failures.note("store", error)
-            failures_seen += 1
-            halves = _halves(part)
-            # A writer that takes nothing at all is not asked a thousand times.
-            if halves and (stored or failures_seen < _MOST_FAILURES):
-                pending.extend(reversed(halves))
-            else:
-                lose(sum(span.end_ns is not None for span in part.spans), "store_error")
-                bad = {id(span) for span in part.spans}
-                batch.spans = [span for span in batch.spans if id(span) not in bad]  # not to be lost twice
-        else:
-            stored += result.stored
-            duplicate += result.duplicate
-            if result.rejected:
-                take_rejected(batch, set(result.rejected))
-                lose(len(result.rejected), "rejected")
-    return stored, duplicate
-
-
-def _halves(batch: WriteBatch) -> list[WriteBatch]:
-    """Return *batch* in two parts, none when it holds one record; starts come first and ends last."""
-    spans = batch.spans
-    if batch.starts and (spans or batch.ends):
-        return [
-            WriteBatch(project=batch.project, rules=batch.rules, starts=batch.starts),
-            WriteBatch(project=batch.project, rules=batch.rules, spans=spans, ends=batch.ends),
-        ]
-    if batch.ends and spans:
-        first = WriteBatch(project=batch.project, rules=batch.rules, spans=spans)
-        return [first, WriteBatch(project=batch.project, ends=batch.ends)]
-    for name in ("starts", "spans", "ends"):
-        records: list[Any] = getattr(batch, name)
-        if len(records) > 1:
-            parts = records[: len(records) // 2], records[len(records) // 2 :]
-            return [WriteBatch(project=batch.project, rules=batch.rules, **{name: part}) for part in parts]
-    return []
 
 
 def _encoded(batch: WriteBatch) -> Iterator[tuple[bytes, bytes]]:
@@ -483,7 +302,7 @@ def _drop(path: Path, own: Ledger) -> int:
             with contextlib.closing(reader):
                 ended = sum(frame.kind == ENDED for frame in reader) + reader.damaged_ended
             if head is not None:
-                _settle(head, "disk_full", ended, own)
+                settle_for(head, "disk_full", ended, own)
             log.warning("the spill is full: %d spans are lost", ended)
         size = path.stat().st_size
         path.unlink()
@@ -491,7 +310,8 @@ def _drop(path: Path, own: Ledger) -> int:
     return 0
 
 
-def _settle(head: SegmentHead, outcome: str, number: int, own: Ledger | None) -> None:
+def settle_for(head: SegmentHead, outcome: str, number: int, own: Ledger | None) -> None:
+    """Note what became of spilled spans, by whoever wrote the segment with *head*; *own*: this process's counters."""
     if not number:
         return
     if own is not None and head.process == process_key():

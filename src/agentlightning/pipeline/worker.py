@@ -262,6 +262,8 @@ class Worker:
         with self._order:
             flushes, self._flushes = self._flushes, []
         self._delivering_since = time.monotonic()
+        if self._has_backlog():
+            self._watch.set()
         try:
             self._exporter.deliver(patient=all(flush.is_tried for flush in flushes), now=bool(flushes))
         finally:
@@ -389,13 +391,21 @@ class Worker:
             stuck_s = 0.0 if since is None else time.monotonic() - since
             if pressed and not self._queue.spills:
                 return
-            if stuck_s > self._patience_s(pressed=pressed):
+            backlog = self._has_backlog()
+            if stuck_s > (0.0 if backlog else self._patience_s(pressed=pressed)):
+                began = time.monotonic()
                 if not self.take(relieve=True):
                     return
+                if backlog and not self._queue.urgent:  # the program gets as long as we took, as between batches
+                    time.sleep(min(TICK_S, time.monotonic() - began))
             elif pressed:
                 time.sleep(_STUCK_PRESSED_S / 5)
             else:
                 return
+
+    def _has_backlog(self) -> bool:
+        """Tell whether the next batch for a remote store can be made ready while a request is on its way."""
+        return self._exporter.has_remote and self._queue.waiting() >= BATCH_SPANS
 
     def _keep_within_memory(self) -> None:
         """Clean up before queue, held traces and what waits for stores together reach ``memory_threshold``."""

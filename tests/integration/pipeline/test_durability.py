@@ -167,7 +167,7 @@ def server() -> Iterator[Server]:
 
 
 def test_a_remote_store_gets_batches_over_one_connection(programs: Programs, server: Server) -> None:
-    """The first spans at once, then 100 a request whatever the interval, what is left at the end; all in order."""
+    """The first spans at once, then all when 100 wait whatever the interval, what is left at the end; all in order."""
     code = """
 emit(1)
 until = time.monotonic() + 5
@@ -185,8 +185,7 @@ print(middle.stored, middle.spilled, account().stored)
     assert final == server.spans() == 271
     assert 201 <= stored <= 251
     assert on_disk == 271 - stored
-    assert max(ended for _, _, ended in server.batches) <= 100
-    assert len(server.batches) <= 7
+    assert len(server.batches) <= 5
     assert len(server.connections) <= 2
     counters = [span.counter for _, batch, _ in server.batches for span in batch.spans if span.end_ns is not None]
     assert counters == sorted(counters)

@@ -22,9 +22,10 @@ from agentlightning.pipeline.open_spans import OpenSpans
 from agentlightning.pipeline.prepare import Preparer
 from agentlightning.pipeline.queue import SpanQueue
 from agentlightning.pipeline.redaction import Redactor
+from agentlightning.pipeline.replay import Replayer
 from agentlightning.pipeline.sampling import Policy
 from agentlightning.pipeline.segment import SegmentWriter
-from agentlightning.pipeline.spill import Replayer, Spill
+from agentlightning.pipeline.spill import Spill
 from agentlightning.pipeline.tail import Tail
 from agentlightning.pipeline.watch import Watch
 from agentlightning.pipeline.worker import Worker

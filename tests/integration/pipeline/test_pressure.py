@@ -38,7 +38,7 @@ def test_a_burst_to_a_slow_server_loses_nothing() -> None:
     """3,000 spans, half a second for each batch: 0 lost, and 99 of 100 calls take less than a millisecond."""
     figures = run_benchmark("burst", "--spans", "3000", "--seconds-per-batch", "0.5")
     assert figures["in_store"] == 3_000
-    assert figures["spilled_meanwhile"] > 2_000
+    assert figures["spilled_meanwhile"] > 500
 
 
 @pytest.mark.slow

@@ -100,10 +100,10 @@ def test_a_replay_that_is_killed_is_done_again(programs: Programs) -> None:
         programs.run("emit(1_200)")
     code = """
 from pathlib import Path
-from agentlightning.pipeline import spill
+from agentlightning.pipeline import replay
 Path.unlink = lambda *args, **kwargs: os.kill(os.getpid(), 9)
 from agentlightning.store.url import open_writer
-spill.replay_spill(open_writer(), timeout_s=10)
+replay.replay_spill(open_writer(), timeout_s=10)
 """
     programs.run(code, status=-signal.SIGKILL)
     assert 1 < programs.stored() <= 1_201

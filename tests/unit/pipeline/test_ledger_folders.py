@@ -37,7 +37,13 @@ def killed_run(folder: Path, counters: str) -> None:
 
 @pytest.mark.parametrize(
     ("counters", "stays"),
-    [("", False), ("produced,stored", False), ("produced", True), ("produced,queue_full", True), ("produced,spilled", True)],
+    [
+        ("", False),
+        ("produced,stored", False),
+        ("produced", True),
+        ("produced,queue_full", True),
+        ("produced,spilled", True),
+    ],
 )
 def test_a_killed_run_is_swept_when_nothing_is_left_to_tell(tmp_path: Path, counters: str, stays: bool) -> None:
     """The folder of a dead run goes, unless spans were lost, which can be asked for, or wait to be replayed."""

@@ -17,7 +17,8 @@ from agentlightning.errors import StoreUnavailableError
 from agentlightning.pipeline import segment
 from agentlightning.pipeline.ledger import Account, Ledger, read_accounts
 from agentlightning.pipeline.lock import FolderLock
-from agentlightning.pipeline.spill import Replayer, Spill, replay_spill, spill_folders
+from agentlightning.pipeline.replay import Replayer, replay_spill
+from agentlightning.pipeline.spill import Spill, spill_folders
 from agentlightning.store.sql.writer import SqliteWriter
 from agentlightning.testing import RecordingStore
 from agentlightning.types.record import AttemptEnd, RolloutStart, SpanRecord, WriteBatch, WriteResult
