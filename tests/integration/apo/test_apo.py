@@ -17,6 +17,7 @@ from agentlightning import (
     LitAgent,
     PromptTemplate,
     RolloutConfig,
+    TraceToMessages,
     Trainer,
     emit_message,
     find_final_reward,
@@ -292,6 +293,12 @@ def test_the_reflection_model_may_be_the_proxy(tmp_path: Path) -> None:
         proxy = LLMProxy({"endpoint": server.url, "model": "teacher"}, store=store)
         result = search(agent, APO(), store, llm_proxy=proxy)
     assert result.reward == 1.0
+    rollouts = asyncio.run(store.query_rollouts())
+    calls = [
+        call for one in rollouts for call in TraceToMessages().adapt(asyncio.run(store.query_spans(one.rollout_id)))
+    ]
+    proposals = [call["messages"][-1]["content"] for call in calls]
+    assert result.prompts["prompt"] in proposals[-1]
     store.close()
 
 
