@@ -49,8 +49,12 @@ class RecordedCall:
             process=process_key(),
         )
         self._call = ModelCall(path)
+        self._body = body
+
+    def describe(self) -> None:
+        """Write down what was asked; there is time for it while the backend works."""
         with guard("proxy.request"):
-            self.record.attributes.update(self._call.asked(body))
+            self.record.attributes.update(self._call.asked(self._body))
 
     @property
     def is_stream(self) -> bool:

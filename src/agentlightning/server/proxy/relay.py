@@ -95,8 +95,12 @@ class Relay:
         candidates = self._pool.candidates(request.path, (request.fields or {}).get("model"))
         for place, backend in enumerate(candidates):
             is_last = place == len(candidates) - 1
+            asking = asyncio.ensure_future(self._ask(backend, request))
+            await asyncio.sleep(0)  # the request is on its way
+            if call is not None and place == 0:
+                call.describe()
             try:
-                answer = await self._ask(backend, request)
+                answer = await asking
             except (httpx.HTTPError, OSError) as error:
                 problem = f"{backend.endpoint} cannot be reached: {type(error).__name__}: {error}"
                 if call is not None and not is_last:
