@@ -73,11 +73,12 @@ def _is_flag(option: click.Parameter) -> bool:
 )
 @click.option("--best-effort", is_flag=True, help="Run the program untraced when the store cannot be used.")
 @click.option("--proxy", is_flag=True, help="Record model calls of any language, by a proxy for OpenAI and Anthropic.")
+@click.option("--http", is_flag=True, help="Record model calls of HTTP clients in Python that no instrumentor sees.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing at the end.")
 @click.option("-m", "module", metavar="MODULE", help="Run a module, as python -m does.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def command(  # noqa: PLR0913 - one parameter for each option
-    *, store: str | None, project: str | None, left_out: tuple[str, ...], best_effort: bool, proxy: bool,
+    *, store: str | None, project: str | None, left_out: tuple[str, ...], best_effort: bool, proxy: bool, http: bool,
     quiet: bool, module: str | None, command: tuple[str, ...],
 ) -> int:  # fmt: skip
     """Run a program and record its agents: agl run python my_agent.py, agl run my_agent.py, agl run -m package.
@@ -85,7 +86,7 @@ def command(  # noqa: PLR0913 - one parameter for each option
     Input, output, exit code and signals are the program's own. Options of agl come before the program.
     """
     arguments = resolve_command(command, module)
-    environment = _settings_from_options(store, project, left_out)
+    environment = _settings_from_options(store, project, left_out, http=http)
     recording = None
     if settings.get(settings.ENABLED):
         try:
@@ -205,7 +206,9 @@ def _python_script(command: tuple[str, ...]) -> str | None:
     return command[1] if command[1].endswith(".py") else None
 
 
-def _settings_from_options(store: str | None, project: str | None, left_out: tuple[str, ...]) -> dict[str, str]:
+def _settings_from_options(
+    store: str | None, project: str | None, left_out: tuple[str, ...], *, http: bool
+) -> dict[str, str]:
     """Check all settings, make the options hold in this process and return them as variables for the program."""
     settings.check_environment()
     changed: dict[str, str] = {}
@@ -213,6 +216,8 @@ def _settings_from_options(store: str | None, project: str | None, left_out: tup
         changed["AGL_STORE"] = store
     if project:
         changed["AGL_PROJECT"] = project
+    if http:
+        changed["AGL_HTTP"] = "1"
     if left_out:
         chosen = [word for word in (settings.get(settings.INSTRUMENT), *(f"-{name}" for name in left_out)) if word]
         changed["AGL_INSTRUMENT"] = ",".join(chosen)

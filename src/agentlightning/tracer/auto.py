@@ -6,6 +6,7 @@ Standard library only until a watched library is imported: a child that traces n
 from __future__ import annotations
 
 import atexit
+import os
 import sys
 
 from agentlightning.instrumentation import registry
@@ -14,6 +15,8 @@ from agentlightning.instrumentation import registry
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from opentelemetry.sdk.trace import TracerProvider
 
     from agentlightning.instrumentation.base import Instrumentor
@@ -23,6 +26,8 @@ def start_capture() -> None:
     """Watch imports, so that libraries write spans and a program's own OpenTelemetry spans are kept too."""
     registry.register("opentelemetry", ("opentelemetry.trace",), _opentelemetry)
     registry.watch(provider)
+    if os.environ.get("AGL_HTTP", "").strip().lower() in {"1", "true", "yes", "on"}:
+        _watch_http()
     atexit.register(_keep_interrupt)  # before the program begins, so it runs after everything else
 
 
@@ -52,6 +57,21 @@ def provider() -> TracerProvider:
         with guard("pipeline.prepare"):
             prepare_store()
     return get_provider()
+
+
+def _watch_http() -> None:
+    """Let HTTP clients be instrumented when they are imported; the part for them is loaded then."""
+    for name in ("httpx", "httpx2", "requests", "aiohttp"):
+        registry.register(name, (name,), _http_client(name))
+
+
+def _http_client(name: str) -> Callable[[], Instrumentor]:
+    def make() -> Instrumentor:
+        from agentlightning.instrumentation.http import CLIENTS  # noqa: PLC0415 - loads OpenTelemetry
+
+        return CLIENTS[name]()
+
+    return make
 
 
 def _opentelemetry() -> Instrumentor:

@@ -71,5 +71,9 @@ class OtelTracer(Tracer):
             self._ready = True
             with guard("tracer.prepare"):
                 if settings.get(settings.ENABLED):
+                    if settings.get(settings.HTTP):
+                        from agentlightning.instrumentation.http import record_http  # noqa: PLC0415 - where asked for
+
+                        record_http()
                     registry.watch(provider)
                     provider()
