@@ -91,6 +91,21 @@ def test_the_best_prompt_is_found_and_posted() -> None:
     assert [find_final_reward(found) for found in spans] == [1.0] * len(TASKS)
 
 
+def test_a_candidate_that_is_worse_on_validation_tasks_is_not_the_best() -> None:
+    """What helps train tasks alone is noted in its step; the best stays, and is the latest again."""
+
+    @rollout
+    def misled(task: str, prompt_template: PromptTemplate) -> float:
+        return float((task == "train") == ("alpha" in prompt_template.template))
+
+    store = InMemoryLightningStore()
+    apo = APO(lambda _: "```\n{question} alpha\n```", budget=APOBudget(max_iterations=1, target_reward=None))
+    Trainer(algorithm=apo, store=store, initial_resources=RESOURCES).fit(misled, ["train"], val_dataset=["val"])
+    assert apo.result is not None
+    assert [(step.reward, step.best_reward) for step in apo.result.steps] == [(1.0, 1.0), (0.0, 1.0)]
+    assert latest(store) == apo.result.prompts["prompt"] == FIRST
+
+
 @pytest.mark.parametrize(
     ("budget", "reason"),
     [
@@ -138,15 +153,15 @@ def test_failures_are_counted_never_silent(caplog: pytest.LogCaptureFixture) -> 
         number = int(task["question"])
         if number == 0:
             raise ValueError("no mood")
-        return {1: None, 2: math.nan}.get(number, 1.0)
+        return {1: None, 2: math.nan, 3: math.inf}.get(number, 1.0)
 
     budget = APOBudget(max_iterations=0, target_reward=None)
     with caplog.at_level(logging.WARNING, "agentlightning.algorithm"):
         result = search(moody, APO(teach, budget=budget, failure_reward=-1.0))
-    assert (result.failed_count, result.unrewarded_count, result.rollout_count) == (1, 2, 8)
-    assert result.reward == (5 - 3) / 8
+    assert (result.failed_count, result.unrewarded_count, result.rollout_count) == (1, 3, 8)
+    assert result.reward == (4 - 4) / 8
     logged = [record.getMessage().partition(":")[0] for record in caplog.records if record.name.endswith("algorithm")]
-    assert logged == ["1 of 8 rollouts failed and count as -1", "2 of 8 rollouts have no finite reward and count as -1"]
+    assert logged == ["1 of 8 rollouts failed and count as -1", "3 of 8 rollouts have no finite reward and count as -1"]
 
 
 def test_without_any_reward_there_is_nothing_to_search_by() -> None:
