@@ -34,9 +34,9 @@ _LAST_GOOD_EXPORTER, _FIRST_BAD_SDK = (1, 45), (0, 4, 19)
 def findings(store: str | None = None) -> Iterator[Finding]:
     """Yield whether it is well, what was looked at, what was found; *store* as in ``agl doctor``.
 
-    Nothing is changed, but pid files of processes that are gone are deleted.
+    Nothing is changed.
     """
-    servers = running_servers()
+    servers = running_servers(tidy=False)
     if not (servers or _is_used()):
         yield True, "agentops", "not used here: no SDK, no server, no AGENTOPS_ variable (docs/agentops.md)"
         return

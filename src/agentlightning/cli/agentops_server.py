@@ -190,15 +190,15 @@ def _end(item: Running) -> None:
     item.file.unlink(missing_ok=True)
 
 
-def running_servers() -> list[Running]:
-    """Return the servers that run, by port; files of those that are gone are deleted."""
+def running_servers(*, tidy: bool = True) -> list[Running]:
+    """Return the servers that run, by port; with *tidy* the files of those that are gone are deleted."""
     found: list[Running] = []
     for file in sorted(state_folder().glob("*.pid")) if state_folder().is_dir() else ():
         item = _read(file)
-        if item is None or item.is_gone:
-            file.unlink(missing_ok=True)
-        else:
+        if item is not None and not item.is_gone:
             found.append(item)
+        elif tidy:
+            file.unlink(missing_ok=True)
     return found
 
 

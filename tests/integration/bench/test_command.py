@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -17,6 +17,9 @@ from click.testing import CliRunner
 from agentlightning.cli.bench import measure, result, suite
 from agentlightning.cli.bench.machine import machine, surrounding
 from agentlightning.cli.main import group
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 NAMES = {
     "span", "span_bare", "span_joined", "span_busy", "emit_reward", "emit_message", "emit_event", "emit_custom",
@@ -30,6 +33,15 @@ def made(ratio: float) -> result.Report:
     return result.Report(
         version=result.VERSION, type="bench", is_quick=True, taken_s=1.0, machine=machine(), rows=[row]
     )
+
+
+def returning(ratio: float) -> Callable[..., result.Report]:
+    """Return what stands for a run that took hours."""
+
+    def run(*, quick: bool, told: object) -> result.Report:
+        return made(ratio)
+
+    return run
 
 
 @pytest.mark.timeout(60)
@@ -69,7 +81,7 @@ def test_an_earlier_result_is_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, now: float, code: int, verdict: str
 ) -> None:
     """--compare says better, worse or within noise beside each row, states its rule, and ends with 1 for worse."""
-    monkeypatch.setattr(suite, "run", lambda **_: made(now))
+    monkeypatch.setattr(suite, "run", returning(now))
     file = tmp_path / "before.json"
     file.write_bytes(msgspec.json.encode(made(1.0)))
     answer = CliRunner().invoke(group, ["bench", "--compare", str(file)], standalone_mode=False)
@@ -82,7 +94,7 @@ def test_an_earlier_result_is_compared(
 
 def test_what_json_printed_can_be_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The document of --json, written to a file, is what --compare reads; the same figures are within noise."""
-    monkeypatch.setattr(suite, "run", lambda **_: made(1.0))
+    monkeypatch.setattr(suite, "run", returning(1.0))
     file = tmp_path / "before.json"
     file.write_text(CliRunner().invoke(group, ["bench", "--json"], standalone_mode=False).output)
     answer = CliRunner().invoke(group, ["bench", "--compare", str(file)], standalone_mode=False)
@@ -91,7 +103,7 @@ def test_what_json_printed_can_be_compared(tmp_path: Path, monkeypatch: pytest.M
 
 def test_another_machine_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A result of another machine is compared, and the difference is named."""
-    monkeypatch.setattr(suite, "run", lambda **_: made(1.0))
+    monkeypatch.setattr(suite, "run", returning(1.0))
     other = msgspec.structs.replace(made(1.0), machine={"cpus": "64"})
     file = tmp_path / "before.json"
     file.write_bytes(msgspec.json.encode(other))
@@ -103,7 +115,7 @@ def test_another_machine_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_every_line_fits(monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
     """The table is as wide as the terminal at most, and says which direction is the better one."""
     monkeypatch.setenv("COLUMNS", columns)
-    monkeypatch.setattr(suite, "run", lambda **_: made(1.0))
+    monkeypatch.setattr(suite, "run", returning(1.0))
     lines = CliRunner().invoke(group, ["bench"]).output.splitlines()
     assert max(map(len, lines)) <= int(columns)
     assert "(less is better)" in " ".join(lines)

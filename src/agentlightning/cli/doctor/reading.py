@@ -7,7 +7,7 @@ import contextlib
 import sqlite3
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import msgspec
 
@@ -18,6 +18,7 @@ from agentlightning.pipeline.ledger import Account, ProcessAccount, ledger_folde
 from agentlightning.pipeline.segment import open_segment
 from agentlightning.pipeline.spill import spill_folders
 from agentlightning.store.sql.connector import named_queries
+from agentlightning.store.sql.integrity import damaged_spans
 from agentlightning.store.sql.rows import to_span_row
 from agentlightning.store.upkeep import open_reader
 from agentlightning.store.url import canonical_url, default_store_url, open_store, scheme_of, sqlite_path
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 MOST_ROLLOUTS, MOST_SPANS = 20, 20_000
 """How many of the newest rollouts, and about how many of their spans, are looked at."""
+CHECKED_SPANS, _MOST_NAMED = 2_000, 3
+"""How many of the newest spans are compared with their checksums, and how many damaged ones are named."""
 _MOST_SEGMENT_BYTES = 64 * 2**20
 """Spill segments are read up to this size in all; the rest is counted in bytes only."""
 
@@ -73,6 +76,8 @@ class Reading:
     """Spans of the newest rollouts, open ones too."""
     ledgers: list[ProcessAccount] = field(default_factory=list[ProcessAccount])
     """The counters of each process whose figures no rollout has noted yet."""
+    damaged: list[str] = field(default_factory=list[str])
+    """Names of spans, among the newest, that do not fit their checksum."""
     segments: list[SegmentState] = field(default_factory=list[SegmentState])
 
     @property
@@ -140,6 +145,7 @@ def _read_file(reading: Reading, path: Path) -> None:
                 named = {"1": rollout_id, "2": None, "3": 1}
                 rows = connection.execute(named_queries()["span_rows"], named)
                 reading.rows.extend(to_span_row(row) for row in rows)
+        reading.damaged = list(damaged_spans(connection, limit=_MOST_NAMED, newest=CHECKED_SPANS))
 
 
 def _process_of(metadata: str) -> str:
@@ -147,7 +153,7 @@ def _process_of(metadata: str) -> str:
         value: object = msgspec.json.decode(metadata)
     except msgspec.MsgspecError:
         return ""
-    found = value.get("process") if isinstance(value, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    found = cast("dict[str, object]", value).get("process") if isinstance(value, dict) else None
     return found if isinstance(found, str) else ""
 
 

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from agentlightning import settings
 from agentlightning.cli.doctor.finding import FAIL, NOTE, OK, WARN, Finding
+from agentlightning.cli.doctor.reading import CHECKED_SPANS
 from agentlightning.cli.terminal import safe
 from agentlightning.cli.text import count, plural
 from agentlightning.errors import AccessError, AgentLightningError, StoreVersionError
@@ -39,6 +40,7 @@ def findings(reading: Reading) -> Iterator[Finding]:
     yield disk_finding(reading)
     yield access_finding(reading)
     yield from spill_findings(reading)
+    yield checksum_finding(reading)
     yield integrity_finding(reading)
     yield redaction_finding(reading)
     yield loss_finding(reading)
@@ -166,6 +168,18 @@ def spill_findings(reading: Reading) -> Iterator[Finding]:
         number = sum(each.damaged for each in damaged)
         text = f"{plural(number, 'record')} in {damaged[0].path} are damaged; the others are replayed"
         yield Finding(FAIL, "spill checksums", text, "check the disk; what is damaged is counted as lost (store_error)")
+
+
+def checksum_finding(reading: Reading) -> Finding:
+    """Storage layer: whether the newest spans are as they were written."""
+    if reading.damaged:
+        return Finding(
+            FAIL, "checksums", "; ".join(map(safe, reading.damaged)), "agl store verify; agl store restore BACKUP"
+        )
+    if reading.path is None:
+        return Finding(OK, "checksums", "the server's: agl store verify, there")
+    text = f"the newest spans, at most {count(CHECKED_SPANS)}, are as they were written; agl store verify checks all"
+    return Finding(OK, "checksums", text)
 
 
 def integrity_finding(reading: Reading) -> Finding:

@@ -45,15 +45,18 @@ def number_row(row: list[object], sequence_id: int) -> None:
     row[SEQUENCE] = sequence_id
 
 
-def damaged_spans(connection: sqlite3.Connection, *, limit: int) -> Iterator[str]:
+def damaged_spans(connection: sqlite3.Connection, *, limit: int, newest: int | None = None) -> Iterator[str]:
     """Name the spans that do not fit their checksum or cannot be read, at most *limit* of them. Only reads.
 
+    *newest*: look at the so many newest rows only; None for all.
     *connection* may be to a file of an earlier schema, whose rows have no checksum; its ``text_factory`` is changed.
     """
     if not any(row[1] == "crc" for row in connection.execute("PRAGMA table_info(spans)")):
         return
     connection.text_factory = _text
     query = f"SELECT {', '.join(COLUMNS)}, crc FROM spans"  # noqa: S608 - our own names
+    if newest is not None:
+        query += f" WHERE rowid > (SELECT max(rowid) FROM spans) - {newest:d}"  # noqa: S608 - a number
     found = 0
     for name in _named(connection, query):
         found += 1
@@ -88,7 +91,8 @@ def _named_by_index(connection: sqlite3.Connection, query: str) -> Iterator[str]
             return
         rowid, rollout_id, sequence_id = place
         try:
-            row = connection.execute(f"{query} WHERE rowid = ?", (rowid,)).fetchone()
+            joint = "AND" if " WHERE " in query else "WHERE"
+            row = connection.execute(f"{query} {joint} rowid = ?", (rowid,)).fetchone()
         except sqlite3.DatabaseError:
             row = None
         if row is None:
