@@ -392,7 +392,7 @@ class Worker:
             if pressed and not self._queue.spills:
                 return
             backlog = self._has_backlog()
-            if stuck_s > (0.0 if backlog else self._patience_s(pressed=pressed)):
+            if stuck_s > (0.0 if backlog else _patience_s(self._exporter, pressed=pressed)):
                 began = time.monotonic()
                 if not self.take(relieve=True):
                     return
@@ -438,11 +438,6 @@ class Worker:
             self._hand_on(WriteBatch(spans=[record]), relieve=self._delivering_since is not None)
         self._queue.wake.set()
 
-    def _patience_s(self, *, pressed: bool) -> float:
-        if self._exporter.has_remote:
-            return _STUCK_REMOTE_S
-        return _STUCK_PRESSED_S if pressed else _STUCK_S
-
     def rescue(self, timeout_s: float) -> None:
         """At the end of the process, bring everything that is not in a store to the disk; in the caller's thread.
 
@@ -461,3 +456,10 @@ class Worker:
     def abandon(self) -> None:
         """In a forked child: leave the parent's files to the parent."""
         self._exporter.abandon()
+
+
+def _patience_s(exporter: Exporter, *, pressed: bool) -> float:
+    """Return how long a delivery may take before what comes meanwhile goes to the disk."""
+    if exporter.has_remote:
+        return _STUCK_REMOTE_S
+    return _STUCK_PRESSED_S if pressed else _STUCK_S

@@ -203,8 +203,9 @@ class Redactor:
         """Replace values by their names, add the other texts to *texts*; tell whether nested values need a walk."""
         walk = False
         odd: list[str] = []
+        known = self._keys
         for key, value in attributes.items():
-            hide, clean_key = self._judge(key)
+            hide, clean_key = known.get(key) or self._judge(key)
             if clean_key != key:
                 odd.append(key)
             if type(value) is str:
