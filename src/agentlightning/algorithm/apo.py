@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import inspect
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -80,8 +81,12 @@ class APO(Algorithm):
         if prompt_names is not None and not prompt_names:
             msg = "prompt_names is empty; name a resource, or leave it out to improve every prompt"
             raise ValueError(msg)
-        if not (reflection is None or isinstance(reflection, LLM) or callable(reflection)):
-            msg = f"reflection is {type(reflection).__qualname__}; use an LLM, or a function from a text to its answer"
+        is_plain = callable(reflection) and not inspect.iscoroutinefunction(reflection)
+        if not (reflection is None or isinstance(reflection, LLM) or is_plain):
+            msg = (
+                f"reflection is {'async' if callable(reflection) else type(reflection).__qualname__}; "
+                "use an LLM, or a plain function from a text to its answer"
+            )
             raise TypeError(msg)
         self.reflection = reflection
         self.budget = budget or APOBudget()
@@ -116,6 +121,7 @@ class APO(Algorithm):
         Raises:
             ValueError: There are no tasks, prompts or reflection model; the message says what to give.
             ReflectionError: The reflection model failed three times in a row.
+            MissingExtraError: The reflection model is an ``LLM``, and ``openai`` is not installed.
             RuntimeError: No rollout of the first evaluation has a reward.
             StoreError: The store cannot be used.
         """

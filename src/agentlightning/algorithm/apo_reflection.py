@@ -8,7 +8,7 @@ import string
 from typing import TYPE_CHECKING, Any
 
 from agentlightning.algorithm.apo_rollout import cut
-from agentlightning.errors import AgentLightningError
+from agentlightning.errors import AgentLightningError, MissingExtraError
 from agentlightning.types.resources import LLM, PromptTemplate
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Proposer:
         """Ask *model* for prompts in place of those in *resources*."""
         self.refused_count = 0
         self.error_count = 0
-        self.fatal: ReflectionError | None = None
+        self.fatal: AgentLightningError | None = None
         """Set when the model is not asked any more."""
         self._model = model
         self._resources = resources
@@ -157,17 +157,28 @@ class Proposer:
 
     def _ask(self, prompt: str) -> str | None:
         try:
-            answer = self._model(prompt)
+            answer = _text(self._model(prompt))
+        except MissingExtraError as error:  # no later call can do better
+            self.fatal = error
+            return None
         except Exception as error:  # noqa: BLE001 - the user's model: one failure must not lose what was found so far
             self.error_count += 1
             self._errors_in_row += 1
             log.warning("the reflection model failed, %d times in a row: %s", self._errors_in_row, type(error).__name__)
             if self._errors_in_row >= MOST_ERRORS_IN_A_ROW:
-                self.fatal = ReflectionError(f"the reflection model failed {self._errors_in_row} times in a row")
+                msg = f"the reflection model failed {self._errors_in_row} times in a row, at last with {error!r:.200}"
+                self.fatal = ReflectionError(msg)
                 self.fatal.__cause__ = error
             return None
         self._errors_in_row = 0
         return answer
+
+
+def _text(answer: object) -> str:
+    if not isinstance(answer, str):
+        msg = f"the reflection model has to answer with a text, not {type(answer).__qualname__}"
+        raise TypeError(msg)
+    return answer
 
 
 def asked_of(model: LLM | Callable[[str], str]) -> Callable[[str], str]:

@@ -7,7 +7,7 @@ import logging
 import math
 import re
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -15,6 +15,7 @@ from agentlightning import (
     APO,
     LLM,
     LitAgent,
+    MissingExtraError,
     PromptTemplate,
     RolloutConfig,
     TraceToMessages,
@@ -246,6 +247,26 @@ def test_a_reflection_model_that_fails_ends_the_search() -> None:
     assert latest(store) == "Answer {question} alpha"
 
 
+@pytest.mark.parametrize(("answer", "count"), [(MissingExtraError("openai", "it"), 0), (b"bytes", 3)])
+def test_a_reflection_model_that_cannot_work_ends_the_search(answer: Any, count: int) -> None:
+    """A package that is missing ends the search at once, what is no text after three times; none is passed over."""
+
+    def model(_: str) -> str:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    apo = APO(model, minibatch_size=8)
+    with pytest.raises((MissingExtraError, ReflectionError), match=r"agentlightning\[openai\]|not bytes"):
+        search(agent, apo)
+    assert apo.result is not None
+    assert (apo.result.stop_reason, apo.result.reflection_error_count) == ("error", count)
+
+
+async def _async_model(_: str) -> str:
+    return ""
+
+
 def test_cancelling_keeps_the_best_prompt_and_the_next_search_goes_on_from_it(tmp_path: Path) -> None:
     """A search that is cancelled makes the best prompt the latest and cancels what waits; the next one begins there."""
     path = str(tmp_path / "store.db")
@@ -323,6 +344,7 @@ def test_the_reflection_model_may_be_the_proxy(tmp_path: Path) -> None:
         (lambda: APO(teach, minibatch_size=0), ValueError, "minibatch_size"),
         (lambda: APO(teach, prompt_names=[]), ValueError, "prompt_names is empty"),
         (lambda: APO("gpt"), TypeError, "reflection is str"),  # type: ignore[arg-type] - on purpose
+        (lambda: APO(cast("Any", _async_model)), TypeError, "reflection is async"),
         (lambda: APOBudget(max_rollouts=0, patience=0), ValueError, "max_rollouts .*; patience"),
         (lambda: search(agent, APO(teach, budget=APOBudget(max_rollouts=7))), ValueError, "takes 8 rollouts"),
         (lambda: Trainer(algorithm=APO(teach)).fit(agent, []), ValueError, "needs tasks"),
