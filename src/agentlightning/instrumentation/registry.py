@@ -71,6 +71,8 @@ class _Registry:
         self.active: dict[str, Instrumentor] = {}
         self.running: set[str] = set()
         self.executed: set[str] = set()
+        self.executing: dict[int, list[str]] = {}
+        """By thread the watched modules that it is importing now, the innermost last."""
         self.disabled: set[str] = set()
         self.read_plugins = False
         for name, (modules, home, attribute) in _BUILT_IN.items():
@@ -91,17 +93,16 @@ class _Registry:
         self.executed.add(module)
         for name in tuple(self.triggers.get(module, ())):
             with _guard(name):
-                if not self.is_half_imported(name, module):
+                if not self.is_half_imported(name):
                     self.run(name, again=reloaded)
         # Every process imports threading: only a library is a sign that plug-ins are worth their look-up.
         if module.partition(".")[0] not in sys.stdlib_module_names:
             with _guard("plugins"):
                 self.load_plugins()
 
-    def is_half_imported(self, name: str, ended: str) -> bool:
-        """Tell whether another module of the library is in the middle of its import; its end runs the instrumentor."""
-        others = [module for module, names in self.triggers.items() if name in names and module != ended]
-        return any(module in sys.modules and not _is_imported(module) for module in others)
+    def is_half_imported(self, name: str) -> bool:
+        """Tell whether this thread is in the middle of another module of the library; its end runs the instrumentor."""
+        return any(name in self.triggers.get(module, ()) for module in self.executing.get(get_ident(), ()))
 
     def run(self, name: str, *, again: bool = False) -> None:
         """Instrument one library, unless it was left out, runs already, or another thread is at it."""
@@ -201,7 +202,7 @@ class _Finder:
             return
 
         def exec_module(module: ModuleType) -> None:
-            execute(module)
+            self._execute(execute, module, name)
             if module.__name__ == name:
                 if namespace.get("exec_module") is exec_module:
                     del namespace["exec_module"]
@@ -209,6 +210,17 @@ class _Finder:
 
         namespace = vars(loader)
         namespace["exec_module"] = exec_module
+
+    def _execute(self, execute: Callable[[ModuleType], object], module: ModuleType, name: str) -> None:
+        thread = get_ident()
+        stack = self._registry.executing.setdefault(thread, [])
+        stack.append(name)
+        try:
+            execute(module)
+        finally:
+            stack.pop()
+            if not stack:
+                self._registry.executing.pop(thread, None)
 
 
 class _Watch:

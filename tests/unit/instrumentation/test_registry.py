@@ -349,3 +349,27 @@ def test_an_import_that_nobody_watches_costs_a_lookup() -> None:
         assert time.perf_counter() - start < 0.02
     finally:
         registry.uninstrument_all()
+
+
+def test_a_library_of_several_modules_waits_for_the_outer_one(folder: Path) -> None:
+    """A module that is imported by another one of its library does not run the instrumentor in the middle of it."""
+    (folder / "outer.py").write_text("import inner\nimport fakelib\nready = True\n")
+    (folder / "inner.py").write_text("")
+    printed = run(
+        folder,
+        """
+        import sys
+        seen = []
+        class Late:
+            name, modules = "late", ("inner", "outer")
+            def instrument(self, provider):
+                seen.append(hasattr(sys.modules["outer"], "ready"))
+            def uninstrument(self):
+                pass
+        registry.register("late", Late.modules, Late)
+        registry.watch(lambda: 1)
+        import outer
+        print(seen)
+        """,
+    )
+    assert printed == "[True]"
