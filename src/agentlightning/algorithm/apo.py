@@ -81,13 +81,8 @@ class APO(Algorithm):
         if prompt_names is not None and not prompt_names:
             msg = "prompt_names is empty; name a resource, or leave it out to improve every prompt"
             raise ValueError(msg)
-        is_plain = callable(reflection) and not inspect.iscoroutinefunction(reflection)
-        if not (reflection is None or isinstance(reflection, LLM) or is_plain):
-            msg = (
-                f"reflection is {'async' if callable(reflection) else type(reflection).__qualname__}; "
-                "use an LLM, or a plain function from a text to its answer"
-            )
-            raise TypeError(msg)
+        if reflection is not None:
+            _check_askable(reflection)
         self.reflection = reflection
         self.budget = budget or APOBudget()
         self.prompt_names = None if prompt_names is None else tuple(prompt_names)
@@ -193,6 +188,13 @@ class APO(Algorithm):
             msg = "APO has no model that writes prompts: APO(reflection=...), or give an LLM among the resources"
             raise ValueError(msg)
         return found
+
+
+def _check_askable(reflection: object) -> None:
+    if not isinstance(reflection, LLM) and (not callable(reflection) or inspect.iscoroutinefunction(reflection)):
+        what = "async" if callable(reflection) else type(reflection).__qualname__
+        msg = f"reflection is {what}; use an LLM, or a plain function from a text to its answer"
+        raise TypeError(msg)
 
 
 async def _settle(trials: Trials) -> None:
