@@ -18,6 +18,7 @@ from agentlightning.types.query import SpanRow
 from agentlightning.types.tracer import Span
 from agentlightning.view.facts import facts
 from agentlightning.view.tree import build
+from agentlightning.view.witness import Sight, witnesses
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -252,37 +253,10 @@ class TraceTree:
     def witnesses(self, calls: Sequence[TraceTree]) -> dict[str, list[Span]]:
         """Return for each of *calls*, by the id of its span, all spans that recorded it, its own first.
 
-        A library that records the call of another one that is recorded as well is above it, with no other call below;
-        or beside it, around it in time, with the same id of the answer. Often only one of the two has the messages,
-        or the tokens.
+        See ``view.witness``.
         """
-        nodes = self.traverse()
-        parents = {id(child): node for node in nodes for child in node.children}
-        chosen = {id(call) for call in calls}
-        above: dict[str, list[TraceTree]] = {call.id: [] for call in calls}
-        counts: dict[int, int] = {}
-        for call in calls:
-            outer = parents.get(id(call))
-            while outer is not None:
-                counts[id(outer)] = counts.get(id(outer), 0) + 1
-                if outer.facts.kind == "llm":
-                    above[call.id].append(outer)
-                outer = parents.get(id(outer))
-        beside: dict[str, list[TraceTree]] = {}
-        for node in nodes:
-            if (
-                node.facts.kind == "llm"
-                and node.facts.response_id
-                and id(node) not in chosen
-                and id(node) not in counts
-            ):
-                beside.setdefault(node.facts.response_id, []).append(node)
-        found: dict[str, list[Span]] = {}
-        for call in calls:
-            twins = [node for node in beside.get(call.facts.response_id or "", ()) if node.contains(call)]
-            outer_ones = [node for node in above[call.id] if counts[id(node)] == 1]
-            found[call.id] = [node.span for node in (call, *outer_ones, *twins)]
-        return found
+        found = witnesses(self.traverse(), calls, _sight)
+        return {call.id: [node.span for node in nodes] for call, nodes in zip(calls, found, strict=True)}
 
     def contains(self, other: TraceTree) -> bool:
         """Whether this span lasted from before *other* began until after it ended."""
@@ -388,6 +362,10 @@ class TraceTree:
         if final_reward is not None and triplets:
             triplets[-1] = triplets[-1].model_copy(update={"reward": final_reward})
         return triplets
+
+
+def _sight(node: TraceTree) -> Sight:
+    return Sight(node.facts, node.start_ns, node.end_ns)
 
 
 def _ns(exact: int | None, seconds: float | None) -> int | None:

@@ -9,9 +9,11 @@ from agentlightning.cli.document import message_object
 from agentlightning.cli.outline import KIND_COLOURS, error_of
 from agentlightning.cli.terminal import fit, safe, safe_lines, style, width, wrapped
 from agentlightning.cli.text import count, duration, money, plural
+from agentlightning.types.query import SpanFacts
 from agentlightning.view.messages import messages
 from agentlightning.view.parts import MediaPart, OtherPart, ReasoningPart, TextPart, ToolCallPart, ToolResultPart
 from agentlightning.view.transcript import turns
+from agentlightning.view.witness import Sight, witnesses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -63,22 +65,45 @@ def agents_of(view: RolloutView) -> dict[int, Node]:
     return agents
 
 
-def with_spans(calls: list[tuple[Node, SpanRow]], fetch: Fetch) -> Iterator[tuple[Node, SpanRow, Span, list[Span]]]:
-    """Yield each call with its span and the spans directly below it, read a few at a time."""
+class Witnessed(NamedTuple):
+    """A call with everything that is stored of it."""
+
+    node: Node
+    row: SpanRow
+    spans: list[Span]
+    """All that recorded it, its own first; see ``view.witness``."""
+    below: list[Span]
+    """The spans directly below it."""
+
+    def conversation(self) -> Conversation:
+        """Return what went into the call and what came out of it, as the first span says that says anything."""
+        children = [child.attributes for child in self.below]
+        every = [messages(span.attributes, children=children) for span in self.spans]
+        return next((found for found in every if found.input or found.output), every[0])
+
+
+def with_spans(view: RolloutView, fetch: Fetch) -> Iterator[Witnessed]:
+    """Yield each call with its spans, read a few at a time."""
+    calls = calls_of(view)
+    witnessed = witnesses(view.walk(), [node for node, _ in calls], _sight)
     for start in range(0, len(calls), _STEP):
         part = calls[start : start + _STEP]
+        rows = [[seen.row for seen in nodes if seen.row] for nodes in witnessed[start : start + _STEP]]
         below = [[child.row for child in node.children if child.row] for node, _ in part]
-        keys = [_key(row) for _, row in part] + [_key(row) for rows in below for row in rows]
-        spans = {(span.trace_id, span.span_id): span for span in fetch(keys)}
-        for (node, row), rows in zip(part, below, strict=True):
+        keys = dict.fromkeys(_key(row) for group in (*rows, *below) for row in group)
+        spans = {(span.trace_id, span.span_id): span for span in fetch(list(keys))}
+        for (node, row), own, children in zip(part, rows, below, strict=True):
             if _key(row) in spans:
-                found = [spans[_key(child)] for child in rows if _key(child) in spans]
-                yield node, row, spans[_key(row)], found
+                yield Witnessed(node, row, _present(own, spans), _present(children, spans))
 
 
-def conversation_of(span: Span, below: list[Span]) -> Conversation:
-    """Return what went into a call and what came out of it."""
-    return messages(span.attributes, children=[child.attributes for child in below])
+def _present(rows: list[SpanRow], spans: dict[tuple[str, str], Span]) -> list[Span]:
+    return [spans[_key(row)] for row in rows if _key(row) in spans]
+
+
+def _sight(node: Node) -> Sight:
+    row = node.row
+    return Sight(SpanFacts(), 0, None) if row is None else Sight(row.facts, row.start_ns, row.end_ns)
 
 
 def calls_with_turns(view: RolloutView, fetch: Fetch) -> Iterator[Call]:
@@ -86,9 +111,9 @@ def calls_with_turns(view: RolloutView, fetch: Fetch) -> Iterator[Call]:
     seen: list[tuple[Node, SpanRow]] = []
 
     def conversations() -> Iterator[Conversation]:
-        for node, row, span, below in with_spans(calls_of(view), fetch):
-            seen.append((node, row))
-            yield conversation_of(span, below)
+        for call in with_spans(view, fetch):
+            seen.append((call.node, call.row))
+            yield call.conversation()
 
     for number, turn in enumerate(turns(conversations()), 1):
         node, row = seen[-1]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from agentlightning.cli.chat import agents_of, calls_of, conversation_of, with_spans
+from agentlightning.cli.chat import agents_of, with_spans
 from agentlightning.cli.terminal import fit, safe, style, width
 from agentlightning.cli.text import count, plural
 from agentlightning.view.drift import Call, Drift, TokenCheck, check
@@ -40,11 +40,12 @@ def checked_calls(view: RolloutView, fetch: Fetch) -> list[CheckedCall]:
     agents = agents_of(view)
     rows: list[SpanRow] = []
     calls: list[Call] = []
-    for node, row, span, below in with_spans(calls_of(view), fetch):
-        agent = agents.get(id(node))
+    for call in with_spans(view, fetch):
+        agent = agents.get(id(call.node))
         group = agent.row.span_id if agent and agent.row else ""
-        rows.append(row)
-        calls.append(Call(conversation_of(span, below), token_ids(span.attributes), group))
+        rows.append(call.row)
+        known = next((found for found in (token_ids(span.attributes) for span in call.spans) if found), TokenIds())
+        calls.append(Call(call.conversation(), known, group))
     return [CheckedCall(row, call.tokens, result) for row, call, result in zip(rows, calls, check(calls), strict=True)]
 
 
