@@ -47,7 +47,7 @@ def test_an_example_is_one_rollout_with_its_calls(name: str, tmp_path: Path) -> 
         environment |= server.environment
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=100)
         assert done.returncode == 0, done.stderr
-        assert done.stdout.count("3.2") == 2
+        assert done.stdout.count("3.2") >= 2  # smolagents shows what it streams
         asked = len(server.requests)
     shown = subprocess.run(
         [AGL, "show", "latest", "--json"], env=environment, capture_output=True, text=True, check=True, timeout=60

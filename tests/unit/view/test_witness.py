@@ -17,7 +17,7 @@ from agentlightning.view.tree import RolloutView, build
 CORPUS = Path(__file__).parent / "corpus"
 NAMES = sorted(path.stem for path in CORPUS.glob("*.json"))
 
-WITHOUT_INPUT = {("openinference_litellm", "1"), ("openllmetry_openai", "2")}
+WITHOUT_INPUT = {("openinference_litellm", "1"), ("openinference_litellm", "2"), ("openllmetry_openai", "2")}
 """Calls of which these libraries recorded the answer only, and nobody else anything."""
 
 
