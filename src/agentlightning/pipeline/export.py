@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("agentlightning.pipeline")
 
 FIRST_PAUSE_S = 0.1
-_LONGEST_PAUSE_S = 5.0
+_LONGEST_PAUSE_S = 2.0
 GRACE_S = 0.5
 """A store that fails for longer gets its records by way of the disk."""
 GIVEN_UP_S = 2.0
@@ -299,7 +299,8 @@ class Lane:
             return
         try:
             self._deliver_first()
-            if self.is_remote and not (now or self._is_due()):
+            # A replay that ran out of its slice goes on: its last few records need not wait for others.
+            if self.is_remote and not (now or self._replayer is not None or self._is_due()):
                 return
             self._replay()
             if not self.is_waiting:

@@ -38,7 +38,7 @@ _MOST_FAILURES = 20
 """Halving a batch of 500 finds its one bad record after ten failures."""
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_span = msgspec.msgpack.Decoder(SpanRecord).decode
+decode_span = msgspec.msgpack.Decoder(SpanRecord).decode
 _decode_start = msgspec.msgpack.Decoder(RolloutStart).decode
 _decode_end = msgspec.msgpack.Decoder(AttemptEnd).decode
 
@@ -147,7 +147,7 @@ class Replayer:
         """Add the record of *frame*; False when it is none: another release's, or not ours."""
         try:
             if frame.kind in (ENDED, OPEN):
-                span = _decode_span(frame.payload)
+                span = decode_span(frame.payload)
                 span.resource = self._shared(span.resource)
                 batch.spans.append(span)
             elif frame.kind == START:
