@@ -83,7 +83,7 @@ def stored(path: Path) -> set[str]:
 
 
 def count(path: Path) -> int:
-    """Return how many ended spans are in a store, the first one of the program left out; cheap, for it is asked often."""
+    """Return how many ended spans are in a store, the first one of the program left out; cheap: it is asked often."""
     with closing(sqlite3.connect(path)) as connection:
         return connection.execute("SELECT count(*) FROM spans WHERE sequence_id > 0").fetchone()[0] - 1
 
