@@ -21,6 +21,7 @@ from agentlightning import settings
 from agentlightning.errors import StoreError, StoreUnavailableError
 from agentlightning.store import wire
 from agentlightning.store.pack import from_json
+from agentlightning.store.url import shown_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -136,7 +137,7 @@ class Exchange:
             if error is not None and (pause is None or late):
                 raise error
             time.sleep(pause or 0.0)
-        msg = f"the store at {address} did not answer"
+        msg = f"the store at {shown_url(address)} did not answer"
         raise StoreUnavailableError(msg)
 
     def _try(
@@ -235,7 +236,7 @@ def certificate_problem(error: BaseException | None) -> str | None:
 def _unreachable(address: str, error: Exception) -> StoreUnavailableError:
     problem = certificate_problem(error)
     if problem:
-        msg = f"the certificate of {address} is not trusted: {problem}; name its issuer with AGL_STORE_CA"
+        msg = f"the certificate of {shown_url(address)} is not trusted: {problem}; name its issuer with AGL_STORE_CA"
     else:
-        msg = f"cannot reach the store at {address}: {str(error) or type(error).__name__}; is it running?"
+        msg = f"cannot reach the store at {shown_url(address)}: {str(error) or type(error).__name__}; is it running?"
     return StoreUnavailableError(msg)

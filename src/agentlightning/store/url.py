@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from agentlightning.store.base import LightningStore
     from agentlightning.types.protocol import SpanWriter
 
+_CREDENTIAL = re.compile(r"(://)[^/@,\s]*@")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # two letters or more: C:\ is a path
 
 
@@ -98,6 +99,11 @@ def open_writer(url: str | None = None) -> SpanWriter:
 
         return BatchClient(url)
     return open_store(url)
+
+
+def shown_url(url: str) -> str:
+    """Return *url*, or several separated by commas, for messages: without user name and password."""
+    return _CREDENTIAL.sub(r"\1", url)
 
 
 def scheme_of(url: str) -> str:

@@ -20,6 +20,7 @@ from agentlightning.cli.options import store_options
 from agentlightning.cli.terminal import safe, style, width, write
 from agentlightning.cli.text import plural
 from agentlightning.errors import AgentLightningError
+from agentlightning.store.url import shown_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -96,7 +97,7 @@ def _print_settings() -> int:
         else:
             shown = "(the user's data directory)" if setting is settings.STORE and not value else str(value)
             if setting is settings.STORE:
-                shown = storage.safe_url(shown)
+                shown = shown_url(shown)
             if value and setting in _SECRETS:
                 shown = "(set)"  # the output of this command is what people paste into reports
             click.echo(f"{setting.variable:<22} {shown:<30} {source}")
@@ -151,7 +152,10 @@ def _print(sections: Iterable[Section]) -> int:
                 write(line)
     failed, warned = seen.count(FAIL), seen.count(WARN)
     write(f"{plural(failed, 'problem')}, {plural(warned, 'warning')} in {plural(len(seen), 'row')}")
-    write("Something else? A log of every step: agl -v run PROGRAM 2> agl.log; a report: agl doctor --json")
+    write("Something else?")
+    write("  a log of every step:")
+    write("    agl -v run PROGRAM 2> agl.log")
+    write("  a report: agl doctor --json")
     return 1 if failed else 0
 
 

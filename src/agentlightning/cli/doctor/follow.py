@@ -161,7 +161,7 @@ def _in_segment(path: Path) -> Passed:
         made = int(path.name.partition("-")[0])
     except ValueError:
         made = None
-    text = f"waits in {path} for its store; the next program that uses the store brings it in"
+    text = f"waits in {path} for its store; the end of the next agl run brings it in"
     return Passed("spilled", made, text)
 
 

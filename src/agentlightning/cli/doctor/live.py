@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from agentlightning import settings
 from agentlightning.cli import document
-from agentlightning.cli.doctor.storage import safe_url
 from agentlightning.cli.doctor.trouble import resident_bytes
 from agentlightning.cli.terminal import fit, has_colour, style, width, write
 from agentlightning.cli.text import count, duration, plural
 from agentlightning.errors import StoreUnavailableError
 from agentlightning.pipeline.ledger import Account, ledger_folder, read_each
 from agentlightning.store.upkeep import open_reader
-from agentlightning.store.url import canonical_url, default_store_url, open_store, scheme_of, sqlite_path
+from agentlightning.store.url import canonical_url, default_store_url, open_store, scheme_of, shown_url, sqlite_path
+from agentlightning.types.change import ChangeCursor
 from agentlightning.view.tree import COUNTED_KINDS
 
 if TYPE_CHECKING:
@@ -28,9 +28,8 @@ if TYPE_CHECKING:
 WINDOW_S = 60.0
 """Spans that ended in these last seconds are looked at."""
 _EVERY_S = 1.0
-_MOST = 50_000
-"""At most so many of the newest spans are looked at."""
-_NEWEST_ROLLOUTS = 20
+_MOST, _MOST_ASKED = 50_000, 10_000
+"""At most so many of the newest spans are looked at: in a file, over a server."""
 
 _RECENT = """
 SELECT start_ns, end_ns, status_code, json_extract(facts, '$.kind') FROM spans
@@ -135,14 +134,20 @@ def look(store: str | None, project: str | None) -> Figures:
 
 
 async def _ask(store: LightningStore, since_ns: int) -> tuple[list[Ended], int]:
+    """Ask a server for its newest spans, as a follower does who left off some thousand spans ago."""
+    present = await store.query_changes(None)
+    cursor = ChangeCursor(span=max(0, present.cursor.span - _MOST_ASKED), rollout=present.cursor.rollout)
     found: list[Ended] = []
-    for rollout in await store.query_newest_rollouts(limit=_NEWEST_ROLLOUTS, children=True):
+    while True:
+        changes = await store.query_changes(cursor)
         found += [
             Ended(row.start_ns, row.end_ns, row.status_code == "ERROR", row.facts.kind in COUNTED_KINDS)
-            for row in await store.query_span_rows(rollout.rollout_id)
+            for row in changes.spans
             if row.end_ns is not None and row.end_ns >= since_ns
         ]
-    return found, (await store.statistics()).size_bytes
+        if not changes.spans or changes.cursor.version:
+            return found, (await store.statistics()).size_bytes
+        cursor = changes.cursor
 
 
 def _figures(url: str, found: list[Ended], size: int, answer_s: float) -> Figures:
@@ -157,7 +162,7 @@ def _figures(url: str, found: list[Ended], size: int, answer_s: float) -> Figure
                 programs += 1
                 memory += resident_bytes(one.process)
     return Figures(
-        url=safe_url(url),
+        url=shown_url(url),
         window_s=WINDOW_S,
         spans=len(found),
         per_s=len(found) / WINDOW_S,

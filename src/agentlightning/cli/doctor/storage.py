@@ -20,6 +20,7 @@ from agentlightning.errors import AccessError, AgentLightningError, StoreVersion
 from agentlightning.pipeline.redaction import rules_hash
 from agentlightning.pipeline.redaction.rule import Options, active_rules
 from agentlightning.server.access import is_loopback
+from agentlightning.store.url import shown_url
 from agentlightning.view.integrity import RULES
 
 if TYPE_CHECKING:
@@ -46,21 +47,9 @@ def findings(reading: Reading) -> Iterator[Finding]:
     yield loss_finding(reading)
 
 
-def safe_url(url: str) -> str:
-    """Return a store's URL without the password that somebody may have put into it."""
-    return ",".join(_without_password(each) for each in url.split(","))
-
-
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    if "@" not in parts.netloc:
-        return url
-    return parts._replace(netloc="***@" + parts.netloc.rpartition("@")[2]).geturl()
-
-
 def store_finding(reading: Reading) -> Finding:
     """Storage system: whether the store answers."""
-    url = safe_url(reading.url)
+    url = shown_url(reading.url)
     error = reading.problem
     if error is not None:
         text = str(error).replace(reading.url, url) if reading.url else str(error)
@@ -95,7 +84,7 @@ def server_findings(reading: Reading) -> Iterator[Finding]:
         yield Finding(OK, "certificate", f"trusted by {ca or 'the certificates of the system'}")
     plain = [each for each in reading.url.split(",") if _is_open_wire(each.strip())]
     if plain:
-        text = f"{safe_url(','.join(plain))} is reached without encryption: spans and token can be read on the way"
+        text = f"{shown_url(','.join(plain))} is reached without encryption: spans and token can be read on the way"
         yield Finding(
             WARN, "encryption", text, "agl store serve --tls-cert CERT --tls-key KEY, then AGL_STORE=https://..."
         )
@@ -159,7 +148,7 @@ def spill_findings(reading: Reading) -> Iterator[Finding]:
         text += f", of at most {_megabytes(limit)}: beyond that the oldest are lost"
         yield Finding(FAIL, "spill", text, "make the store reachable; or export AGL_SPILL_BYTES=2147483648")
     elif waiting:
-        remedy = "the next program that uses the store brings them in; at once: agl run true"
+        remedy = "agl run true  (the end of every agl run brings them in)"
         yield Finding(WARN, "spill", f"{text}, not in the store yet", remedy)
     else:
         yield Finding(OK, "spill", "nothing waits on the disk" if not segments else f"{text}, being written")

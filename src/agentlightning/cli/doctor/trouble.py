@@ -38,7 +38,7 @@ def questions(reading: Reading, files: Sequence[Path] = ()) -> Iterator[tuple[st
     yield "Has it become slow?", [*slow(reading)]
     yield "Does memory grow?", [*memory(reading)]
     yield "Are spans there twice?", [*twice(reading)]
-    yield "Does a function behave differently?", [*source.findings(files), library_finding(reading)]
+    yield "Does a function misbehave?", [*source.findings(files), library_finding(reading)]
 
 
 def missing(reading: Reading) -> Iterator[Finding]:

@@ -1,0 +1,167 @@
+"""What agl doctor promises of itself: quick, readable, discreet, documented, and nothing is changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sqlite3
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+
+from agentlightning import settings
+from agentlightning.cli.doctor.command import command
+from agentlightning.cli.doctor.finding import FAIL, Finding
+from agentlightning.cli.main import group
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.integration.doctor.conftest import Doctor, Programs
+
+AGL = (sys.executable, "-m", "agentlightning.cli")
+EMIT = "from agentlightning import emit_message, emit_reward\nemit_message('x')\nemit_reward(1.0)\n"
+
+
+def state(folder: Path) -> dict[str, tuple[bytes, float]]:
+    """Return content and time of change of every file."""
+    return {
+        str(path): (path.read_bytes(), path.stat().st_mtime) for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+@pytest.mark.parametrize("arguments", [(), ("--json",), ("--settings",), ("--live", "--once"), ("--follow", "abcd")])
+def test_nothing_is_changed(programs: Programs, isolated: Path, arguments: tuple[str, ...]) -> None:
+    """No file appears, goes or changes: not in the store's folder, and not in the user's; an old schema stays old."""
+    programs.run(EMIT)
+    with sqlite3.connect(isolated / "agentlightning.db") as connection:
+        connection.execute("PRAGMA user_version = 2")
+    connection.close()
+    pids = isolated / "agentlightning/agentops"
+    pids.mkdir(parents=True)
+    (pids / "1.pid").write_text("1\n{}\n")
+    before = state(isolated)
+    CliRunner().invoke(group, ["doctor", *arguments])
+    assert state(isolated) == before
+
+
+def test_without_a_store_none_is_made(isolated: Path, doctor: Doctor) -> None:
+    """Looking at a store that is not there does not make it; the row says that nothing was recorded."""
+    assert doctor()["store"].found.endswith("nothing recorded yet")
+    assert list(isolated.iterdir()) == []
+
+
+def test_it_is_quick(programs: Programs) -> None:
+    """The whole look takes less than 1.5 s of processor time, start of Python included."""
+    programs.run(EMIT)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([*AGL, "doctor"], check=True, capture_output=True, timeout=19)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    taken = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    print(f"{taken:.2f} s of 1.5 s")
+    assert taken < 1.5
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120])
+@pytest.mark.parametrize("no_colour", ["", "1"])
+def test_it_can_be_read(monkeypatch: pytest.MonkeyPatch, columns: int, no_colour: str) -> None:
+    """In 40 columns too each line fits, levels are words, remedies are marked by a word, and there is no escape."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("NO_COLOR", no_colour)
+    monkeypatch.setenv("AGL_SPILL_BYTES", "0")
+    output = CliRunner().invoke(group, ["doctor"]).output
+    assert max(map(len, output.splitlines())) <= columns
+    assert "\x1b" not in output
+    assert output.isascii()
+    assert "ok    store" in output
+    assert "warn  spill" in output
+    assert "do: unset AGL_SPILL_BYTES" in output
+    assert " in 4" in output.splitlines()[-5]
+
+
+@pytest.mark.parametrize("arguments", [[], ["--json"], ["--settings"], ["--live", "--once"]])
+def test_no_secret_is_printed(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
+    """Neither a key, nor a token, nor a password in an address is in any of its outputs."""
+    for name in ("AGL_STORE_TOKEN", "AGL_REDACT_KEY", "AGL_AGENTOPS_API_KEY", "AGENTOPS_API_KEY"):
+        monkeypatch.setenv(name, "s3cr3t-value")
+    monkeypatch.setenv("AGL_STORE", "http://me:s3cr3t-value@127.0.0.1:1")
+    monkeypatch.setenv("AGL_HTTP_RETRIES", "0")
+    settings.forget()
+    answer = CliRunner().invoke(group, ["doctor", *arguments])
+    assert "s3cr3t-value" not in answer.output
+    assert "s3cr3t-value" not in str(answer.exception)
+
+
+def test_exit_codes(doctor: Doctor, monkeypatch: pytest.MonkeyPatch, isolated: Path) -> None:
+    """0: well, warnings included; 1: a problem; 2: wrong usage, or no store to look at live."""
+    monkeypatch.setenv("AGL_SAMPLE_RATE", "0.5")
+    assert doctor()["sampling"].level == "warn"
+    assert subprocess.run([*AGL, "doctor"], capture_output=True, check=False, timeout=19).returncode == 0
+    live = subprocess.run([*AGL, "doctor", "--live", "--once"], capture_output=True, check=False, timeout=19, text=True)
+    assert (live.returncode, "there is no store at" in live.stderr) == (2, True)
+    wrong = subprocess.run([*AGL, "doctor", "--nonsense"], capture_output=True, check=False, timeout=19)
+    assert wrong.returncode == 2
+    (isolated / "agentlightning.db").write_text("nothing" * 200)
+    assert subprocess.run([*AGL, "doctor"], capture_output=True, check=False, timeout=19).returncode == 1
+
+
+def test_checks_of_others_are_kept(monkeypatch: pytest.MonkeyPatch, doctor: Doctor) -> None:
+    """A check of another package adds its rows, plain or with a remedy; one that fails is a row."""
+
+    class Point:
+        name = "mine"
+
+        def __init__(self, found: object) -> None:
+            self._found = found
+
+        def load(self) -> Any:
+            return lambda: self._found
+
+    def points(*, group: str) -> list[Point]:
+        assert group == "agentlightning.checks"
+        return [Point([(True, "plain", "fine")]), Point([Finding(FAIL, "own", "bad", "mend it")]), Point(None)]
+
+    monkeypatch.setattr(sys.modules["agentlightning.cli.doctor.command"], "entry_points", points)
+    rows = doctor()
+    assert (rows["plain"].level, rows["own"].remedy) == ("ok", "mend it")
+    assert rows["mine"].found.startswith("its check failed: TypeError")
+
+
+def test_every_question_is_asked() -> None:
+    """The output ends with the questions of the flow and, where none fits, how to get a log and a report."""
+    output = CliRunner().invoke(group, ["doctor"]).output
+    questions = [line.partition("?")[0] for line in output.splitlines() if "?  " in line]
+    assert questions == [
+        "Are spans missing", "Has it become slow", "Does memory grow", "Are spans there twice",
+        "Does a function misbehave",
+    ]  # fmt: skip
+    assert "agl -v run PROGRAM 2> agl.log" in output.splitlines()[-2]
+
+
+def test_settings_are_complete() -> None:
+    """--settings prints each setting with its value and source; a wrong one is an error and exit code 2."""
+    output = CliRunner().invoke(group, ["doctor", "--settings"]).output
+    assert {line.split()[0] for line in output.splitlines()} == {each.variable for each in settings.all_settings()}
+    done = subprocess.run(
+        [*AGL, "doctor", "--settings"],
+        env={**os.environ, "AGL_BATCH_SIZE": "x"}, capture_output=True, check=False, timeout=19,
+    )  # fmt: skip
+    assert done.returncode == 2
+
+
+def test_options_are_explained() -> None:
+    """Every option of the command has a help text."""
+    assert all(getattr(parameter, "help", None) for parameter in command.params)
+
+
+def test_json_names_what_it_is() -> None:
+    """The document has its version and type, the counts, and rows with four fields."""
+    document = json.loads(CliRunner().invoke(group, ["doctor", "--json"]).output)
+    assert (document["version"], document["type"]) == (1, "doctor")
+    rows = [row for section in document["sections"] for row in section["rows"]]
+    assert all(set(row) == {"level", "what", "found", "remedy"} for row in rows)
+    assert document["warnings"] == sum(row["level"] == "warn" for row in rows)
