@@ -14,6 +14,7 @@ import msgspec
 from agentlightning import settings
 from agentlightning._internal.guard import failures
 from agentlightning.errors import StoreError
+from agentlightning.pipeline import stage
 from agentlightning.pipeline.frame import ENDED, FINISH, HEAD, OPEN, START, Frame, FrameReader
 from agentlightning.pipeline.lock import FolderLock
 from agentlightning.pipeline.receipt import STORED, settle, settle_missing, take_rejected
@@ -86,6 +87,7 @@ class Replayer:
         if self._chunk is None:
             return self._end()
         chunk, spans = self._chunk, self._chunk.spans
+        stage.note(spans, stage.DELIVERED)
         stored, duplicate = write_or_split(chunk, write, lambda number, reason: self._settle(reason, number))
         settle_missing(spans, chunk.spans, "store_error")
         settle(chunk.spans, STORED)

@@ -136,7 +136,6 @@ class Spill:
         Raises:
             OSError: Nothing of it was written; the disk is full, or no folder can be used.
         """
-        stage.note(batch.spans, stage.SPILLED)
         records = list(_encoded(batch))
         if not records:
             return
@@ -176,7 +175,6 @@ class Spill:
         if self.is_empty:
             self.put(batch)
             return
-        stage.note(batch.spans, stage.SPILLED)
         records = list(_encoded(batch))
         head = msgspec.structs.replace(self.head, rules=batch.rules)
         writer = SegmentWriter(SpillFolder(self._closed[0].parent, 0), head, before=self._closed[0])
@@ -248,6 +246,7 @@ def folder_beside(url: str) -> SpillFolder | None:
 
 
 def _encoded(batch: WriteBatch) -> Iterator[tuple[bytes, bytes]]:
+    stage.note(batch.spans, stage.SPILLED)
     for start in batch.starts:
         yield START, _payload(start)
     for span in batch.spans:
