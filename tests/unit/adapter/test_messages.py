@@ -71,7 +71,12 @@ def test_tools_on_spans_of_their_own_belong_to_the_answer() -> None:
     """The newer AgentOps writes a tool that the model asks for on a span below the call."""
     call = of({"gen_ai.completion.0.role": "assistant", "gen_ai.completion.0.content": ""}, span_id="1" * 16,
               trace_id="1" * 32)  # fmt: skip
-    asked = {"tool.name": "add", "tool.call.id": "c1", "tool.call.type": "function", "tool.parameters": '{"a": 1}'}
+    asked: dict[str, Any] = {
+        "tool.name": "add",
+        "tool.call.id": "c1",
+        "tool.call.type": "function",
+        "tool.parameters": '{"a": 1}',
+    }
     below = Span.from_attributes(attributes=asked, parent_id="1" * 16, trace_id="1" * 32, name="tool_call.add")
     expected = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
     (made,) = TraceToMessages().adapt([call, below])
