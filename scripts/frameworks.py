@@ -15,7 +15,6 @@ import xml.etree.ElementTree as ET
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-
 from matrix import ENVIRONMENTS, ROOT, prepare
 from pythons import pythons
 

@@ -68,7 +68,10 @@ LITELLM = {  # wants openai below 3, and mcp for its types
     "openinference-litellm": "openinference-instrumentation-litellm>=0.1.51,<0.2",
 }
 # Frameworks leave sockets to the garbage collector.
-FRAMEWORK_TESTS = ("-p", "no:unraisableexception", "tests/contract/frameworks", "tests/acceptance/frameworks")
+FRAMEWORK_TESTS = (
+    "-p", "no:unraisableexception",
+    "tests/contract/frameworks", "tests/acceptance/frameworks", "tests/integration/instrumentation/http",
+)  # fmt: skip
 
 NEWEST = {"openai": "openai>=3,<4", "smolagents": "smolagents[openai]>=1.26,<2"}
 ENVIRONMENTS = {

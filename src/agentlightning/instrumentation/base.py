@@ -38,6 +38,10 @@ class Instrumentor(ABC):
         """Whether the library writes spans now."""
         return self._active
 
+    def is_wanted(self) -> bool:
+        """Tell whether there is anything to do for the module that was imported; asked before a provider is made."""
+        return True
+
     def instrument(self, tracer_provider: TracerProvider) -> None:
         """Make the library write spans through *tracer_provider*.
 

@@ -42,10 +42,11 @@ class HttpInstrumentor(Instrumentor):
         self._patches = Patches()
         self._recorder: Recorder | None = None
 
+    def is_wanted(self) -> bool:
+        """Tell whether it was asked for: a tracer that does not may find it registered by one that did before."""
+        return _Wanted.is_on or settings.get(settings.HTTP)
+
     def _install(self, tracer_provider: TracerProvider) -> None:
-        # A tracer that does not ask for it may find it registered by one that did, and was undone.
-        if not _Wanted.is_on and not settings.get(settings.HTTP):
-            return
         tracer = tracer_provider.get_tracer("agentlightning.instrumentation.http")
         self._recorder = Recorder(tracer, lambda: _Wanted.choice)
         self.patch(self._recorder, self._patches)

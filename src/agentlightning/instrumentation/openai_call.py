@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
+from agentlightning._internal.context import format_traceparent
 from agentlightning._internal.guard import guard
 from agentlightning.instrumentation.openai_output import Output
 from agentlightning.instrumentation.openai_stream import tap
@@ -15,11 +17,14 @@ from agentlightning.instrumentation.openai_token import TokenCollector
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+    from opentelemetry.trace import Span
+
 State = Literal["complete", "closed_early", "failed"]
 
 current_call: ContextVar[Call | None] = ContextVar("agentlightning_openai_call", default=None)
 """The request that this task or thread is making now."""
 
+_OWN_PROXY = re.compile(r"/rollout/[^/]+/attempt/[^/]+/")
 _RAW_HEADER = "x-stainless-raw-response"
 _NO_MODEL = frozenset(
     (
@@ -42,9 +47,14 @@ class Request(NamedTuple):
     """``true`` for ``with_raw_response``, ``stream`` for ``with_streaming_response``, else empty."""
 
 
+def options_of(args: tuple[object, ...], kwargs: Mapping[str, object]) -> object:
+    """Return the options among the arguments of ``request(cast_to, options, ...)``."""
+    return args[1] if len(args) > 1 else kwargs.get("options")
+
+
 def read_request(args: tuple[object, ...], kwargs: Mapping[str, object]) -> Request:
     """Read the arguments of ``request(cast_to, options, ...)``."""
-    options: Any = args[1] if len(args) > 1 else kwargs.get("options")
+    options: Any = options_of(args, kwargs)
     path = str(options.url).split("?")[0]
     parts = path.strip("/").split("/")
     # Below /responses/ID and /chat/completions/ID stored answers are managed.
@@ -106,6 +116,16 @@ class Call:
 
     def settled(self, error: BaseException | None) -> None:
         """Do what is to be done when the stream has come to its end, whichever."""
+
+
+def lead_to(span: Span, client: object, options: object) -> None:
+    """Tell our own proxy, where *client* goes to it, that its span belongs below *span*; others are told nothing."""
+    context = span.get_span_context()
+    if context.is_valid and _OWN_PROXY.search(str(getattr(client, "base_url", ""))):
+        given: Any = getattr(options, "headers", None)
+        headers = dict(cast("Mapping[str, object]", given)) if isinstance(given, Mapping) else {}
+        headers.setdefault("traceparent", format_traceparent(context.trace_id, context.span_id))
+        cast("Any", options).headers = headers
 
 
 def is_stream(value: object) -> bool:

@@ -20,7 +20,7 @@ from agentlightning import semconv
 from agentlightning._internal.guard import guard
 from agentlightning.instrumentation.attribute import LLM_INPUT_MESSAGES, LLM_TOOLS, RESERVE, room
 from agentlightning.instrumentation.enclosing import enclosing_context
-from agentlightning.instrumentation.openai_call import Call, current_call, is_stream, parsed_now
+from agentlightning.instrumentation.openai_call import Call, current_call, is_stream, lead_to, parsed_now
 from agentlightning.instrumentation.openai_message import response_attributes
 from agentlightning.instrumentation.openai_token import json_without_ids, without_token_fields
 
@@ -45,6 +45,8 @@ class ObservedCall(Call):
         super().__init__()
         self.span = foreign
         self.is_foreign = foreign is not None
+        self.sent: tuple[object, object] = (None, None)
+        """Client and options of the request."""
         self._handed: weakref.ref[Any] | None = None
         self._closing = False
 
@@ -156,6 +158,8 @@ class ObservedTracer(trace.Tracer):
         if not isinstance(call, ObservedCall) or not span.is_recording():
             return span
         call.span = span
+        with guard("openai.lead"):
+            lead_to(span, *call.sent)
         return cast("Span", _CallSpan(span, call))
 
     def start_as_current_span(self, name: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - of OpenTelemetry

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from agentlightning._internal.guard import guard
 from agentlightning.instrumentation.agentops_call import AdoptedCall, owned_span
-from agentlightning.instrumentation.openai_call import current_call, read_request
+from agentlightning.instrumentation.openai_call import current_call, lead_to, options_of, read_request
 from agentlightning.instrumentation.openai_openinference import ObservedCall, open_span
 from agentlightning.instrumentation.openai_record import as_current, end_dropped, fail_call, start_call
 
@@ -59,12 +59,17 @@ class Routing:
             if owned is not None:  # the AgentOps SDK records this one: it gets what it lacks, and no second span
                 return AdoptedCall(owned, request)
             if not self._openinference or (self._ours and request.raw == "stream"):
-                return start_call(self._tracer, client, request)
+                recorded = start_call(self._tracer, client, request)
+                if recorded is not None:
+                    lead_to(recorded.span, client, options_of(args, kwargs))
+                return recorded
             span = open_span() if self._ours else None
             # The program has put its own OpenInference around ours: one span is enough if it comes to us as well.
             if span is not None and getattr(span, "resource", 0) is not getattr(self._tracer, "resource", 1):
                 span = None
-            return ObservedCall(span)
+            observed = ObservedCall(span)
+            observed.sent = client, options_of(args, kwargs)
+            return observed
         return None
 
 

@@ -95,17 +95,15 @@ class OpenInferenceInstrumentor(Instrumentor):
         self._instrumentor: Any = None
         self._provider: _SwitchedProvider | None = None
 
-    def is_library(self) -> bool:
-        """Tell whether the module that was imported is the library, and not one of the program's of the same name."""
-        return True
-
-    def _install(self, tracer_provider: TracerProvider) -> None:
-        if not self.is_library():
-            return
+    def is_wanted(self) -> bool:
+        """Tell whether OpenInference's instrumentor is installed; the log says which one is missing (level INFO)."""
         if importlib.util.find_spec("openinference") is None or importlib.util.find_spec(self.home) is None:
             package = self.home.replace(".", "-").replace("_", "-")
             log.info("%s: only its model calls are recorded; for the rest: pip install %s", self.name, package)
-            return
+            return False
+        return True
+
+    def _install(self, tracer_provider: TracerProvider) -> None:
         theirs: Any = getattr(importlib.import_module(self.home), self.theirs)
         if theirs().is_instrumented_by_opentelemetry:  # by the program; its spans come to us by the joined provider
             return
@@ -197,10 +195,10 @@ class OpenAIAgentsInstrumentor(OpenInferenceInstrumentor):
     theirs = "OpenAIAgentsInstrumentor"
     options: ClassVar[dict[str, object]] = {"exclusive_processor": False}
 
-    def is_library(self) -> bool:
-        """Tell whether ``agents`` is the SDK: many a program has a module of that name."""
+    def is_wanted(self) -> bool:
+        """Tell whether ``agents`` is the SDK too: many a program has a module of that name."""
         module = sys.modules.get("agents")
-        return hasattr(module, "Runner") and hasattr(module, "set_trace_processors")
+        return hasattr(module, "Runner") and hasattr(module, "set_trace_processors") and super().is_wanted()
 
 
 class AutoGenInstrumentor(OpenInferenceInstrumentor):

@@ -117,6 +117,8 @@ class _Registry:
             if stale is not None:  # the module was reloaded: its classes are new
                 stale.uninstrument()
             instrumentor = stale or self.factories[name]()
+            if not instrumentor.is_wanted():
+                return
             instrumentor.instrument(source())
             with self.lock:
                 self.active[name] = instrumentor

@@ -362,6 +362,8 @@ def test_a_library_of_several_modules_waits_for_the_outer_one(folder: Path) -> N
         seen = []
         class Late:
             name, modules = "late", ("inner", "outer")
+            def is_wanted(self):
+                return True
             def instrument(self, provider):
                 seen.append(hasattr(sys.modules["outer"], "ready"))
             def uninstrument(self):

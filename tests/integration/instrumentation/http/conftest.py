@@ -145,13 +145,12 @@ class Way:
 
 
 @pytest.fixture(params=sorted(WAYS))
-def way(request: pytest.FixtureRequest, spans: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Way]:
+def way(request: pytest.FixtureRequest, spans: Any) -> Iterator[Way]:
     """Each client that is installed, instrumented."""
     library, _ = WAYS[request.param]
     if importlib.util.find_spec(library) is None:
         pytest.skip(f"{library} is not installed")
     importlib.import_module(library)
-    monkeypatch.setenv("AGL_HTTP", "1")
     instrumentor = CLIENTS[library]()
     found = Way(request.param, instrumentor)
     instrumentor.instrument(spans.provider)
