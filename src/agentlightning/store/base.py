@@ -312,8 +312,8 @@ class LightningStore(ABC):
         """Return what happened in the project since *after*, whichever process wrote it, and where to go on.
 
         Cheap when nothing happened. A span is reported when it is first seen, open or ended, and once more when it has
-        ended; what is deleted is not reported. When the newest rollouts are deleted, or the store is compacted, while
-        somebody follows it, what is written between two calls can be missed.
+        ended; what is deleted is not reported. Nothing that is written is missed, also when rollouts are deleted or the
+        store is compacted meanwhile; after such a deletion a span may be reported once more.
 
         Args:
             after: Cursor of the call before; None for the present: the rollouts that are not finished and their open

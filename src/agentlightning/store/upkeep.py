@@ -28,6 +28,9 @@ _MOST_NAMED = 50
 """Damaged spans that a check names; the rest it counts."""
 _CHECKSUMS_SINCE = 3
 """First schema version whose spans have a checksum."""
+_REWINDS_SINCE = 4
+"""First schema version that notes when places of rows are given again."""
+_PLACES = "SELECT max(rowid), count(*) FROM spans UNION ALL SELECT max(rowid), count(*) FROM rollouts"
 _SIDE_FILES = ("-wal", "-shm", "-journal")
 
 
@@ -161,7 +164,12 @@ def vacuum(path: Path) -> tuple[int, int]:
     with contextlib.closing(_open(path, writing=True)) as connection:
         try:
             connection.execute("DELETE FROM sources WHERE source_id NOT IN (SELECT source_id FROM spans)")
+            places = connection.execute(_PLACES).fetchall()
             connection.execute("VACUUM")
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if connection.execute(_PLACES).fetchall() != places and version >= _REWINDS_SINCE:
+                # Not seen with any SQLite, but not promised by it: who follows the store begins anew.
+                connection.execute("INSERT INTO rewinds (span_place, rollout_place) VALUES (0, 0)")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except sqlite3.DatabaseError as error:
             msg = f"cannot compact {path}: {error}"

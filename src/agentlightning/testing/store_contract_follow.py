@@ -101,6 +101,28 @@ async def a_follower_may_wait(store: LightningStore) -> None:
     assert time.monotonic() - began < 5
 
 
+async def places_of_deleted_spans_are_noticed(store: LightningStore) -> None:
+    """A follower that was away misses nothing that was written after the newest rollouts were deleted."""
+    first, second, third = (start_of(store, number) for number in (6, 7, 8))
+
+    def written(start: RolloutStart, numbers: range) -> None:
+        spans = [record_of(start.rollout_id, start.attempt_id, number) for number in numbers]
+        store.write_batch(WriteBatch(starts=[start], spans=spans, project=store.project))
+
+    written(first, range(1, 4))
+    written(second, range(4, 9))
+    away = (await store.query_changes(BEGINNING)).cursor
+    await store.delete_rollouts([second.rollout_id])
+    early = (await store.query_changes(away)).cursor
+    written(third, range(9, 20))
+    await store.delete_rollouts(["ro-none"])
+    for cursor in (away, early):
+        answer = await store.query_changes(cursor)
+        assert seen(answer) == sorted((f"step {number}", True) for number in range(9, 20))
+        assert [rollout.rollout_id for rollout in answer.rollouts] == [third.rollout_id]
+        assert await _is_quiet(store, answer.cursor)
+
+
 async def spans_are_found_by_key(store: LightningStore) -> None:
     """Spans come back in the order in which they were asked for, unknown ones not at all."""
     start = start_of(store, 4)
@@ -127,6 +149,7 @@ FOLLOW_CONTRACT: list[Promise] = [
     a_follower_may_begin_anywhere,
     other_projects_are_not_followed,
     a_follower_may_wait,
+    places_of_deleted_spans_are_noticed,
     spans_are_found_by_key,
 ]
 """The checks of this module."""

@@ -25,6 +25,8 @@ class ChangeCursor(msgspec.Struct, frozen=True):
     """Trace and span id of the spans that were open."""
     running: tuple[str, ...] = ()
     """Ids of the rollouts that were not finished."""
+    rewind: int = 0
+    """Newest deletion of newest rows that was looked at."""
 
 
 BEGINNING = ChangeCursor()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from agentlightning.cli.main import main
 from agentlightning.store import SqliteLightningStore
 from agentlightning.testing.store_contract_spans import record_of
+from agentlightning.types.change import BEGINNING
 from agentlightning.types.record import WriteBatch
 
 
@@ -323,3 +325,50 @@ def test_a_damaged_row_is_named_and_never_a_traceback(
     assert re.match(f"agl: {named}[^ ]+ .*is damaged in the store", shown), shown
     assert agl("store", "verify", "--store", path) == 1
     assert re.search(f": {named}[^ ]+ .*is damaged|: {named}[^ ]+ is damaged", capsys.readouterr().out)
+
+
+async def test_a_follower_that_was_away_misses_nothing_after_a_vacuum(tmp_path: Path) -> None:
+    """Rollouts in the middle and at the end are deleted and the file is compacted: what comes then is seen, once."""
+    path = tmp_path / "store.db"
+    store = SqliteLightningStore(path)
+    fill(store, 6)
+    cursor = (await store.query_changes(BEGINNING)).cursor
+    ids = [rollout.rollout_id for rollout in await store.query_rollouts()]
+    await store.delete_rollouts([ids[2], ids[-1]])
+    store.close()
+    assert await asyncio.to_thread(agl, "store", "vacuum", "--store", path) == 0
+    store = SqliteLightningStore(path)
+    later = [record_of("ro-later", "at-later", number) for number in range(1, 9)]
+    store.write_batch(WriteBatch(spans=later))
+    found = await store.query_changes(cursor)
+    assert sorted(span.span_id for span in found.spans) == sorted(span.span_id for span in later)
+    assert not (await store.query_changes(found.cursor)).spans
+    store.close()
+
+
+KILLED_BACKUP = """
+import os, signal, sys
+from pathlib import Path
+from agentlightning.store import upkeep
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+if sys.argv[3] == "while copying":
+    os.fsync = die
+else:
+    Path.replace = die
+upkeep.backup(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("moment", ["while copying", "before it is done"])
+def test_a_killed_backup_leaves_no_half_one(tmp_path: Path, moment: str) -> None:
+    """After SIGKILL nothing lies under the name of the backup, and the next one is made as if nothing had been."""
+    path, target = tmp_path / "store.db", tmp_path / "copy.db"
+    store = SqliteLightningStore(path)
+    fill(store, 5)
+    store.close()
+    command = [sys.executable, "-c", KILLED_BACKUP, str(path), str(target), moment]
+    assert subprocess.run(command, check=False, timeout=20).returncode == -signal.SIGKILL
+    assert not target.exists()
+    assert agl("store", "backup", target, "--store", path) == 0
+    assert spans_in(target) == spans_in(path) == 15

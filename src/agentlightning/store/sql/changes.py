@@ -208,9 +208,15 @@ def delete_rollouts(transaction: Transaction, rollout_ids: Iterable[str]) -> tup
     family = to_json([row[0] for row in transaction.fetch("with_children", (to_json(list(rollout_ids)),))])
     if not from_json(family):
         return 0, 0
+    before = transaction.fetch("newest_places")[0]
     spans = transaction.run("delete_spans", (family,))
     transaction.run("delete_attempts", (family,))
-    return transaction.run("delete_rollouts", (family,)), spans
+    rollouts = transaction.run("delete_rollouts", (family,))
+    after = transaction.fetch("newest_places")[0]
+    if after != before:  # who follows the store would miss what gets these places next
+        transaction.run("drop_rewinds", after)
+        transaction.run("add_rewind", after)
+    return rollouts, spans
 
 
 def _found(row: Row) -> Found:

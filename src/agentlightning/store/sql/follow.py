@@ -1,7 +1,9 @@
 """Following a database while others write to it, without triggers and at no cost to them.
 
-New rows have a higher place (``rowid``) than all before. A span that was noted open keeps its place when its end
-replaces the note, so the reader brings the keys of the spans that it knows to be open and asks for those that ended.
+New rows have a higher place (``rowid``) than all before. A deletion of the newest rows leaves a note (``rewinds``):
+their places are given again. Compacting the file keeps places: SQLite does that for every table with an index, and
+``upkeep.vacuum`` looks. A span that was noted open keeps its place when its end replaces the note, so the reader brings
+the keys of the spans that it knows to be open and asks for those that ended.
 """
 
 from __future__ import annotations
@@ -9,6 +11,8 @@ from __future__ import annotations
 import asyncio
 import time
 from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
 
 from agentlightning._internal.clock import NS_PER_S, now_ns
 from agentlightning.store.base import DEFAULT_POLL_S
@@ -80,9 +84,12 @@ def _changes(transaction: Transaction, project: str, after: ChangeCursor | None,
         return Changes(after)
     last_span, last_rollout = transaction.fetch("newest_places")[0]
     if after is None:
-        return _present(transaction, project, ChangeCursor(version, last_span, last_rollout))
-    # Deleting the newest rows, or compacting the file, takes places back.
-    span_place, rollout_place = min(after.span, last_span), min(after.rollout, last_rollout)
+        rewind = transaction.fetch("rewound", (0,))[0][2] or 0
+        return _present(transaction, project, ChangeCursor(version, last_span, last_rollout, rewind=rewind))
+    # Since the cursor was made, the newest rows may have been deleted, and their places given to others.
+    low_span, low_rollout, rewind = transaction.fetch("rewound", (after.rewind,))[0]
+    span_place = min(after.span, last_span if rewind is None else low_span)
+    rollout_place = min(after.rollout, last_rollout if rewind is None else low_rollout)
     new = transaction.fetch("new_spans", (project, span_place, _STEP))
     known = to_json(after.open_spans)
     ended = transaction.fetch("ended_spans", (known, span_place)) if after.open_spans else []
@@ -99,6 +106,7 @@ def _changes(transaction: Transaction, project: str, after: ChangeCursor | None,
         rollout=last_rollout,
         open_spans=tuple(still_open[-MAX_OPEN_SPANS:]),
         running=_running(after.running, rollouts),
+        rewind=after.rewind if rewind is None else rewind,
     )
     return Changes(cursor, rollouts, spans)
 
@@ -109,12 +117,10 @@ def _present(transaction: Transaction, project: str, cursor: ChangeCursor) -> Ch
     running = [rows.to_rollout(row) for row in transaction.fetch("unfinished_rollouts", (project, since))]
     ids = to_json([rollout.rollout_id for rollout in running])
     spans = [rows.to_span_row(row) for row in transaction.fetch("open_spans_of", (ids, MAX_OPEN_SPANS))]
-    cursor = ChangeCursor(
-        cursor.version,
-        cursor.span,
-        cursor.rollout,
-        tuple((span.trace_id, span.span_id) for span in spans),
-        tuple(rollout.rollout_id for rollout in running),
+    cursor = msgspec.structs.replace(
+        cursor,
+        open_spans=tuple((span.trace_id, span.span_id) for span in spans),
+        running=tuple(rollout.rollout_id for rollout in running),
     )
     return Changes(cursor, running, spans)
 

@@ -7,6 +7,17 @@ SELECT data_version, total_changes() FROM pragma_data_version;
 -- name: newest_places
 SELECT coalesce((SELECT max(rowid) FROM spans), 0), coalesce((SELECT max(rowid) FROM rollouts), 0);
 
+-- name: rewound
+-- Lowest places from which on new rows may lie since rewind ?1, and the newest rewind; NULL without any.
+SELECT min(span_place), min(rollout_place), max(rewind) FROM rewinds WHERE rewind > ?1;
+
+-- name: add_rewind
+INSERT INTO rewinds (span_place, rollout_place) VALUES (?, ?);
+
+-- name: drop_rewinds
+-- Those that say no more than a newer one.
+DELETE FROM rewinds WHERE span_place >= ?1 AND rollout_place >= ?2;
+
 -- name: new_spans
 SELECT s.rowid, s.trace_id, s.span_id, s.parent_id, s.rollout_id, s.attempt_id, s.sequence_id, s.name, s.start_ns,
        s.end_ns, s.status_code, s.status_description, o.process, s.facts
