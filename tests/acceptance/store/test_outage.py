@@ -93,6 +93,7 @@ def outage(folder: Path, before_s: float, away_s: float) -> None:
     path, port = folder / "store.db", free_port()
     server = start_server(path, port)
     environment = {**os.environ, "AGL_STORE": f"http://127.0.0.1:{port}"}
+    environment.update(AGL_ROLLOUT_ID="ro-outage", AGL_ATTEMPT_ID="at-outage")  # as agl run does
     command = [sys.executable, "-c", PROGRAM, str(RATE), str(before_s + away_s)]
     program = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert program.stdout is not None

@@ -327,22 +327,22 @@ def test_a_damaged_row_is_named_and_never_a_traceback(
     assert re.search(f": {named}[^ ]+ .*is damaged|: {named}[^ ]+ is damaged", capsys.readouterr().out)
 
 
-async def test_a_follower_that_was_away_misses_nothing_after_a_vacuum(tmp_path: Path) -> None:
+def test_a_follower_that_was_away_misses_nothing_after_a_vacuum(tmp_path: Path) -> None:
     """Rollouts in the middle and at the end are deleted and the file is compacted: what comes then is seen, once."""
     path = tmp_path / "store.db"
     store = SqliteLightningStore(path)
     fill(store, 6)
-    cursor = (await store.query_changes(BEGINNING)).cursor
-    ids = [rollout.rollout_id for rollout in await store.query_rollouts()]
-    await store.delete_rollouts([ids[2], ids[-1]])
+    cursor = (asyncio.run(store.query_changes(BEGINNING))).cursor
+    ids = [rollout.rollout_id for rollout in asyncio.run(store.query_rollouts())]
+    asyncio.run(store.delete_rollouts([ids[2], ids[-1]]))
     store.close()
-    assert await asyncio.to_thread(agl, "store", "vacuum", "--store", path) == 0
+    assert agl("store", "vacuum", "--store", path) == 0
     store = SqliteLightningStore(path)
     later = [record_of("ro-later", "at-later", number) for number in range(1, 9)]
     store.write_batch(WriteBatch(spans=later))
-    found = await store.query_changes(cursor)
+    found = asyncio.run(store.query_changes(cursor))
     assert sorted(span.span_id for span in found.spans) == sorted(span.span_id for span in later)
-    assert not (await store.query_changes(found.cursor)).spans
+    assert not (asyncio.run(store.query_changes(found.cursor))).spans
     store.close()
 
 
