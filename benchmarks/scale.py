@@ -9,7 +9,7 @@ the time of the clock tells what other programs on the machine add.
 Promise: ``query_spans`` under 5 ms and ``agl ls`` under 0.5 s at 1,000,000 spans; an insert that does not grow by more
 than half from 10,000 to 1,000,000.
 
-Usage: python benchmarks/scale.py [--sizes 10000,1000000] [--folder DIR]     (10,000,000 takes 4 GB and some ten minutes)
+Usage: python benchmarks/scale.py [--sizes 10000,1000000] [--folder DIR]     (10,000,000: 4 GB, ten minutes)
 """
 
 from __future__ import annotations
