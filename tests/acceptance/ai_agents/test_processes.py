@@ -260,11 +260,11 @@ def test_session_is_in_the_store(server: ModelServer, project: Path) -> None:
 def test_doctor_answers_the_questions(project: Path, isolated: Path) -> None:
     """Whether sessions are recorded, whether there is room, and what they cost are rows of ``agl doctor``."""
     TelemetryDataStore()
-    answer = run("-m", "agentlightning.cli", "doctor")
+    answer = run("-m", "agentlightning.cli", "doctor", env={**os.environ, "COLUMNS": "300"})
     assert "ok    sessions         recorded" in answer.stdout
     assert f"ok    session files    0 files, 0.0 MB in {folder(isolated)}" in answer.stdout
     assert "ok    session cost" in answer.stdout
-    answer = run("-m", "agentlightning.cli", "doctor", env={**os.environ, "AGL_ENABLED": "0"})
+    answer = run("-m", "agentlightning.cli", "doctor", env={**os.environ, "AGL_ENABLED": "0", "COLUMNS": "300"})
     assert "sessions         not recorded: AGL_ENABLED is 0" in answer.stdout
 
 

@@ -79,7 +79,7 @@ def test_wrong_arguments_are_one_line(source: SqliteLightningStore, capsys: pyte
     """No destination, an unknown rollout, a header without value and a refusing backend end with 2 and say why."""
     store = ["--store", str(source.url)]
     for arguments, words in (
-        (["export", *store], "say where to: --otlp URL"),
+        (["export", *store], "or --otlp URL"),
         (["export", *store, "--otlp", "http://127.0.0.1:9", "nothing"], "there is no rollout 'nothing'"),
         (["export", *store, "--otlp", "localhost:9"], "no address of an OTLP backend"),
         (["store", "forward", *store, "--otlp", "http://127.0.0.1:9", "--header", "secret"], "NAME=VALUE"),
