@@ -42,6 +42,9 @@ class Connector(Protocol):
     query_timeout_s: float | None
     """Longest time of a reading transaction, whose queries are a ``QueryTimeoutError`` afterwards; None: no bound."""
 
+    is_read_only: bool
+    """Whether it can never be written."""
+
     def write(self) -> AbstractContextManager[Transaction]:
         """Begin a transaction that may change data; waits for other writers.
 

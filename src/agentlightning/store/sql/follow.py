@@ -71,7 +71,7 @@ class SqlFollow(SqlHandle):
     async def _look(self, work: Callable[[Transaction], T]) -> T:
         def look() -> T:
             with self.connector.read() as transaction:
-                if not transaction.fetch("is_any_due", (now_ns(),)):
+                if self.connector.is_read_only or not transaction.fetch("is_any_due", (now_ns(),)):
                     return work(transaction)
             return self.changed_by(work)
 

@@ -69,7 +69,7 @@ class SqlHandle:
 
         def fetch() -> list[Row]:
             with self.connector.read() as transaction:
-                if not transaction.fetch("is_any_due", (now_ns(),)):
+                if self.connector.is_read_only or not transaction.fetch("is_any_due", (now_ns(),)):
                     return transaction.fetch(query, parameters)
             return self.changed_by(lambda transaction: transaction.fetch(query, parameters))
 

@@ -67,7 +67,8 @@ class SqliteConnector:
 
         Args:
             path: The file. A missing one is made with mode 0600, its missing directories with 0700.
-            create: False to refuse a missing file, for commands that only read.
+            create: False to refuse a missing file, for commands that only read. Then a file where nothing may be
+                written can be read too, unless a log beside it has still to be worked in.
 
         Raises:
             StoreUnavailableError: The file cannot be made, opened or written.
@@ -86,6 +87,7 @@ class SqliteConnector:
         rest_at_fork(self)
         with self._lock, _translated(self.path):
             self._make_file(create=create)
+            self.is_read_only = not (create or self._may_be_written())
             self._check_and_migrate()
             self._is_checked = True
             self._connection(writing=True).execute("PRAGMA busy_timeout = 0")
@@ -102,8 +104,32 @@ class SqliteConnector:
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
+    is_read_only = False
+    """Whether nothing may be written where the file lies."""
+
+    def _may_be_written(self) -> bool:
+        return os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK)
+
+    def _connect_read_only(self) -> sqlite3.Connection:
+        # Without a log nobody is writing, and SQLite need not make the index of one.
+        has_log = self._log.exists() and self._log.stat().st_size > 0
+        uri = f"{self.path.as_uri()}?{'mode=ro' if has_log else 'immutable=1'}"
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+        try:
+            _hold(connection)
+        except sqlite3.OperationalError as error:
+            connection.close()
+            msg = (
+                f"{self.path} has a log ({self._log.name}) that must be worked in before it can be read, and nothing "
+                "may be written there; copy both files to where it may"
+            )
+            raise StoreUnavailableError(msg) from error
+        return connection
+
     def _connect(self) -> sqlite3.Connection:
         """Open the file and hold it: with write-ahead logging, who has read keeps a lock that a restore respects."""
+        if self.is_read_only:
+            return self._connect_read_only()
         while True:
             before = _identity(self.path)
             connection = sqlite3.connect(
@@ -128,7 +154,8 @@ class SqliteConnector:
                 msg = f"{self.path} is a database of another program; name another file with --store or AGL_STORE"
                 raise StoreCorruptError(msg)
         elif version == newest:
-            if connection.execute("PRAGMA journal_mode").fetchone()[0] == "delete":  # a backup that was put in place
+            is_backup = connection.execute("PRAGMA journal_mode").fetchone()[0] == "delete"  # that was put in place
+            if is_backup and not self.is_read_only:
                 self._set_journal(connection)
                 _hold(connection)
             return
@@ -136,6 +163,12 @@ class SqliteConnector:
             msg = (
                 f"{self.path} was written by a newer release (schema {version}, this one knows {newest}); "
                 "upgrade agentlightning or name another file with --store or AGL_STORE"
+            )
+            raise StoreVersionError(msg)
+        if self.is_read_only:
+            msg = (
+                f"{self.path} was written by an older release (schema {version}, this one needs {newest}) and cannot "
+                "be brought up to date where nothing may be written; copy it to where it may"
             )
             raise StoreVersionError(msg)
         self._set_journal(connection)
@@ -212,6 +245,9 @@ class SqliteConnector:
     @contextmanager
     def write(self) -> Generator[SqliteTransaction, None, None]:
         """Begin a writing transaction; see ``Connector.write``."""
+        if self.is_read_only:
+            msg = f"nothing may be written where the store {self.path} lies; copy it to where it may"
+            raise StoreUnavailableError(msg)
         with self._lock, _translated(self.path):
             connection = self._connection(writing=True)
             _begin_immediate(connection)
