@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import weakref
 from typing import TYPE_CHECKING, Any, cast
 
 import wrapt
@@ -255,6 +256,7 @@ def _watch_requests(response: Any, call: HttpCall) -> None:  # noqa: ANN401 - of
         finally:
             call.end(whole=False)
 
+    weakref.finalize(response, call.dropped)
     response.iter_content = iter_content
     response.close = closing
 
@@ -361,6 +363,7 @@ def _watch_aiohttp(response: Any, call: HttpCall) -> None:  # noqa: ANN401 - of 
     """Look at what is read of *response*, and at how it is left."""
     release: Callable[[], Any] = response.release
     close: Callable[[], None] = response.close
+    weakref.finalize(response, call.dropped)
     response.content = _Content(response.content, call)
 
     def releasing() -> Any:  # noqa: ANN401 - of aiohttp

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
@@ -16,9 +16,12 @@ from agentlightning.store.memory import InMemoryLightningStore
 from agentlightning.testing import ModelServer
 from agentlightning.tracer import HttpTracer, OtelTracer
 
+if TYPE_CHECKING:
+    import pytest
+
 ASKED: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "count"}]}
 AGL = str(Path(sys.executable).with_name("agl"))
-KEY = "sk-" + "proj-" + "Ab3" * 16
+KEY = "ghp_" + "x7Qd9LmB2vTz5KcR8nWy3HjF6sGp" + "4AeUoXiZ"
 
 
 def ask(url: str, **headers: str) -> str:
@@ -55,6 +58,17 @@ def test_headers_and_bodies_on_request() -> None:
     assert json.loads(span.attributes["http.request.body"])["model"] == "gpt-4o-mini"
     assert json.loads(span.attributes["http.response.body"])["choices"]
     assert KEY not in str(span.attributes)
+
+
+def test_bodies_are_redacted_and_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A credential in a message is replaced, and a long text is cut and marked."""
+    monkeypatch.setenv("AGL_MAX_VALUE_BYTES", "4096")
+    monkeypatch.setitem(ASKED, "messages", [{"role": "user", "content": KEY + " " + "count " * 5000}])
+    with ModelServer(["yes"]) as server:
+        (span,) = recorded(HttpTracer(include_body=True), server.url)
+    assert KEY not in str(span.attributes)
+    assert all(len(str(value)) <= 5000 for value in span.attributes.values())
+    assert any("redact" in name for name in span.attributes)
 
 
 def test_requests_of_our_own_clients() -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from agentlightning import semconv
+from agentlightning.instrumentation.http import CLIENTS
 from agentlightning.instrumentation.openai import OpenAIInstrumentor
 from agentlightning.testing import ModelServer, Reply
 from agentlightning.view.facts import facts
@@ -71,6 +74,51 @@ def test_a_stream_is_passed_on_at_once(way: Any, spans: Any, canned: str) -> Non
     assert span.attributes[semconv.STREAM_STATE] == "closed_early"
     assert not span.status.description
     assert not _Canned.waited_in_vain
+
+
+def test_a_stream_that_breaks_is_an_error(way: Any, spans: Any) -> None:
+    """The program gets its client's own exception, and the span says that the stream failed."""
+    broken = Reply("a b c d e", break_after_chunks=2)
+    with ModelServer([broken]) as server, pytest.raises(Exception, match=r".*"):
+        way.streamed(server.url + "/chat/completions", ASKED)
+    span = spans.one()
+    assert span.attributes[semconv.STREAM_STATE] == "failed"
+    assert not span.status.is_ok
+    assert span.status.description
+    assert "'a'" in str(messages(dict(span.attributes)).output)
+
+
+def test_a_stream_that_is_dropped_is_left(spans: Any) -> None:
+    """An answer that nobody reads or closes is ended with the next request, with the time at which it was dropped."""
+    httpx: Any = importlib.import_module("httpx")
+    instrumentor = CLIENTS["httpx"]()
+    instrumentor.instrument(spans.provider)
+    try:
+        with ModelServer(["one", "two"]) as server, httpx.Client() as client:
+            request = client.build_request("POST", server.url + "/chat/completions", json={**ASKED, "stream": True})
+            response = client.send(request, stream=True)
+            assert response.status_code == 200
+            assert spans.all() == []
+            response.stream = None  # as the collector does
+            del response
+            gc.collect()
+            client.post(server.url + "/chat/completions", json=PLAIN)
+    finally:
+        instrumentor.uninstrument()
+    states = [dict(span.attributes).get(semconv.STREAM_STATE) for span in spans.all()]
+    assert states == ["closed_early", None]
+
+
+def test_many_at_once_are_apart(way: Any, spans: Any) -> None:
+    """Calls in threads have each their own span, with their own text."""
+    with ModelServer() as server, ThreadPoolExecutor(8) as pool:
+        bodies = [{**PLAIN, "messages": [{"role": "user", "content": f"call {number}!"}]} for number in range(16)]
+        asked = [pool.submit(way.whole, server.url + "/chat/completions", body) for body in bodies]
+        answers = [answer.result() for answer in asked]
+    assert all(f"call {number}!" in answers[number] for number in range(16))
+    found = [messages(dict(span.attributes)) for span in spans.all()]
+    assert sorted(str(one.input[0].parts) for one in found) == sorted(str(one.output[0].parts) for one in found)
+    assert len({str(one.input[0].parts) for one in found}) == 16
 
 
 def test_a_refusal_is_an_error(way: Any, spans: Any) -> None:
