@@ -97,7 +97,7 @@ def test_damaged_files(folder: Path) -> None:
     answer = agl(folder, "show", "bad")
     assert (answer.exit_code, "damaged and was put aside" in answer.output) == (1, True)
     (folder / "2026_01_02_odd.json").write_text('{"session_id": "odd", "tasks": [{"llm_calls": 3}, 7]}')
-    listed = agl(folder, "ls").output
+    listed = agl(folder, "ls", COLUMNS="120").output
     assert "first" in listed
     assert "bad" not in listed
     assert next(line for line in listed.splitlines() if line.startswith("odd")).split()[3] == "0.0s"
