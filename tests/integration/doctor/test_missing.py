@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from agentlightning.cli.doctor import reading
 from agentlightning.pipeline.ledger import Ledger, ledger_folder
 from agentlightning.pipeline.spill import spill_folders
 
@@ -271,3 +272,16 @@ def test_spill_reaches_its_cap(doctor: Doctor, programs: Programs, away: str, mo
     assert row.level == "fail"
     assert "AGL_SPILL_BYTES" in row.remedy
     assert os.environ["AGL_STORE"] == away
+
+
+def test_a_large_store_is_looked_at_in_part(
+    doctor: Doctor, programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only about 20,000 spans are read, so a look stays quick; rollouts that were not read are not taken for empty."""
+    command = [sys.executable, "-m", "agentlightning.cli", "run", sys.executable, "-c", EMIT.format(3)]
+    for _ in range(2):
+        subprocess.run(command, check=True, capture_output=True, timeout=15)
+    monkeypatch.setattr(reading, "MOST_SPANS", 2)
+    rows = doctor()
+    assert "none of 2 spans" in rows["integrity"].found
+    assert rows["context"].level == "ok"

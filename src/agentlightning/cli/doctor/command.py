@@ -114,12 +114,14 @@ def _sections(store: str | None, project: str | None, files: tuple[Path, ...]) -
 
 
 def _carefully(what: str, look: Callable[[], Iterable[Finding]]) -> list[Finding]:
-    """Return the rows of a section; an error that has a message for the user is a row itself."""
+    """Return the rows of a section; an error that has a message for the user, or is the system's, is a row itself."""
     found: list[Finding] = []
     try:
         found.extend(look())
     except AgentLightningError as error:
         found.append(Finding(FAIL, what, str(error), "agl doctor --settings"))
+    except OSError as error:
+        found.append(Finding(FAIL, what, str(error), f"make it readable: {error.filename}"))
     return found
 
 

@@ -7,12 +7,13 @@ import contextlib
 import sqlite3
 import time
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import msgspec
 
 from agentlightning import settings
-from agentlightning.errors import AgentLightningError, StoreCorruptError, StoreError
+from agentlightning.errors import AgentLightningError, StoreCorruptError, StoreError, StoreUnavailableError
 from agentlightning.pipeline.frame import ENDED
 from agentlightning.pipeline.ledger import Account, ProcessAccount, ledger_folder, read_each
 from agentlightning.pipeline.segment import open_segment
@@ -46,6 +47,8 @@ class RolloutState(NamedTuple):
     start_s: float
     process: str
     """Who runs its latest attempt; empty when nobody said so."""
+    spans: int | None = None
+    """How many spans of it were read; None where they were not looked at."""
 
 
 class SegmentState(NamedTuple):
@@ -117,6 +120,8 @@ def read(store: str | None, project: str | None) -> Reading:
         reading.problem = error
     except sqlite3.DatabaseError as error:
         reading.problem = StoreCorruptError(f"{reading.path} cannot be read: {error}")
+    except OSError as error:
+        reading.problem = StoreUnavailableError(f"the store cannot be reached: {error}")
     reading.answer_s = reading.answer_s or time.monotonic() - began
     reading.ledgers = list(_ledgers(reading))
     reading.segments = list(_segments(url))
@@ -140,11 +145,13 @@ def _read_file(reading: Reading, path: Path) -> None:
                 "SELECT metadata FROM attempts WHERE rollout_id = ? ORDER BY number DESC LIMIT 1", (rollout_id,)
             ).fetchone()
             process = _process_of(found[0]) if found else ""
-            reading.rollouts.append(RolloutState(rollout_id, status, start_ns / 1e9, process))
-            if len(reading.rows) < MOST_SPANS:
-                named = {"1": rollout_id, "2": None, "3": 1}
-                rows = connection.execute(named_queries()["span_rows"], named)
-                reading.rows.extend(to_span_row(row) for row in rows)
+            left, spans = MOST_SPANS - len(reading.rows), None
+            if left > 0:
+                rows = connection.execute(named_queries()["span_rows"], {"1": rollout_id, "2": None, "3": 1})
+                found_rows = [to_span_row(row) for row in islice(rows, left)]
+                reading.rows += found_rows
+                spans = len(found_rows)
+            reading.rollouts.append(RolloutState(rollout_id, status, start_ns / 1e9, process, spans))
         reading.damaged = list(damaged_spans(connection, limit=_MOST_NAMED, newest=CHECKED_SPANS))
 
 
@@ -165,10 +172,13 @@ async def _read_store(reading: Reading) -> None:
             reading.answer_s = reading.answer_s or time.monotonic() - began
             attempt = await opened.get_latest_attempt(rollout.rollout_id) if rollout.status == "running" else None
             process = (attempt.metadata or {}).get("process", "") if attempt else ""
-            state = RolloutState(rollout.rollout_id, rollout.status, rollout.start_time, str(process))
-            reading.rollouts.append(state)
+            spans = None
             if len(reading.rows) < MOST_SPANS:
-                reading.rows.extend(await opened.query_span_rows(rollout.rollout_id, include_open=True))
+                rows = await opened.query_span_rows(rollout.rollout_id, include_open=True)
+                reading.rows += rows
+                spans = len(rows)
+            state = RolloutState(rollout.rollout_id, rollout.status, rollout.start_time, str(process), spans)
+            reading.rollouts.append(state)
     finally:
         opened.close()
 
@@ -205,20 +215,22 @@ def _look_into(path: Path, *, is_open: bool) -> tuple[int, int]:
 
 def spans_in_segments(url: str, span_id: str) -> Iterator[tuple[Path, SpanRecord]]:
     """Yield each spilled record whose span id begins with *span_id*, with its segment."""
+    for path in (path for folder in spill_folders(url) for path in folder.segments()):
+        with contextlib.suppress(OSError, StoreError):
+            for record in _ended_in(path):
+                if record.span_id.startswith(span_id):
+                    yield path, record
+
+
+def _ended_in(path: Path) -> Iterator[SpanRecord]:
+    """Yield the ended spans of a segment; what this release cannot decode is left out."""
     from agentlightning.types.record import SpanRecord  # noqa: PLC0415 - for one command
 
+    reader = open_segment(path)
+    if reader is None:
+        return
     decode = msgspec.msgpack.Decoder(SpanRecord).decode
-    for folder in spill_folders(url):
-        for path in folder.segments():
-            with contextlib.suppress(OSError, StoreError):
-                reader = open_segment(path)
-                if reader is None:
-                    continue
-                with contextlib.closing(reader):
-                    for frame in reader:
-                        if frame.kind != ENDED:
-                            continue
-                        with contextlib.suppress(msgspec.MsgspecError):
-                            record = decode(frame.payload)
-                            if record.span_id.startswith(span_id):
-                                yield path, record
+    with contextlib.closing(reader):
+        for payload in (frame.payload for frame in reader if frame.kind == ENDED):
+            with contextlib.suppress(msgspec.MsgspecError):
+                yield decode(payload)

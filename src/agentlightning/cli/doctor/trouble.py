@@ -137,8 +137,7 @@ def _contexts(reading: Reading) -> Finding:
             "were never closed"
         )
         return Finding(WARN, "context", text, f"agl show {safe(where)}; use 'with tracer.trace_context(...)'")
-    empty = [each for each in reading.rollouts if each.status == "succeeded"]
-    empty = [each for each in empty if not any(row.rollout_id == each.rollout_id for row in reading.rows)]
+    empty = [each for each in reading.rollouts if each.status == "succeeded" and each.spans == 0]
     if empty:
         text = f"{plural(len(empty), 'rollout')} ended without a single span, newest {safe(empty[0].rollout_id)}"
         return Finding(WARN, "context", text, "is the library traced (rows above)? wrap the code in trace_context")
