@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import time
@@ -131,7 +132,10 @@ def run(interpreter: Path, name: str, environment: Environment) -> tuple[int, st
             command, cwd=ROOT, env=clean, stdout=stream, stderr=subprocess.STDOUT, check=False, timeout=TIME_LIMIT_S
         ).returncode
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    return status, next((line.strip("= ") for line in reversed(lines) if line.strip()), "no output")
+    said = [line.strip("= ") for line in lines if line.strip()]
+    # Behind pytest's summary may come what the interpreter says at its end.
+    summaries = [line for line in said if re.match(r"\d+ (passed|failed|skipped|error)", line)]
+    return status, (summaries or said or ["no output"])[-1]
 
 
 def result(uv: str, name: str) -> tuple[int, str]:
