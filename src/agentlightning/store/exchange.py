@@ -154,6 +154,10 @@ class Exchange:
         if response.is_success:
             return response.content, None
         error = wire.error_from(response.status_code, _json_object(response.content))
+        if response.is_redirect:
+            where = urlsplit(response.headers.get("location", "")).netloc or "another address"
+            msg = f"the server at {address} redirects to {where}; redirects are not followed: name the server itself"
+            return None, StoreError(msg)
         if response.status_code in _BUSY and pause is not None:
             return max(pause, _retry_after(response)), error
         return (pause if isinstance(error, wire.ChecksumError) else None), error
