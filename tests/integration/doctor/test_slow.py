@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import time
 from typing import TYPE_CHECKING, Any
@@ -322,3 +323,14 @@ def test_nothing_is_known_of_a_wrong_setting(monkeypatch: pytest.MonkeyPatch) ->
     """A reading of a store whose name makes no sense has the problem in it and raises nothing."""
     reading = read("sqlite://nowhere", None)
     assert reading.problem is not None
+
+
+async def test_a_queue_that_nobody_empties(doctor: Doctor, store: SqliteLightningStore) -> None:
+    """Rollouts that wait while no runner works are a row; with one at work they are none."""
+    await store.enqueue_rollout("one")
+    await store.enqueue_rollout("two")
+    row = await asyncio.to_thread(lambda: doctor()["queue"])
+    assert (row.level, row.found.partition(",")[0]) == ("warn", "2 rollouts wait for a runner")
+    assert "RUNNER" in row.remedy
+    await store.dequeue_rollout()
+    assert (await asyncio.to_thread(lambda: doctor()["queue"])).level == "ok"

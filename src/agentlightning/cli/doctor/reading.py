@@ -74,6 +74,8 @@ class Reading:
     """False for a file that nothing has been recorded into yet."""
     answer_s: float = 0.0
     """How long the store took for the first answer."""
+    queued: int = 0
+    """Rollouts of the project that wait for a runner."""
     rollouts: list[RolloutState] = field(default_factory=list[RolloutState])
     rows: list[SpanRow] = field(default_factory=list["SpanRow"])
     """Spans of the newest rollouts, open ones too."""
@@ -140,6 +142,8 @@ def _read_file(reading: Reading, path: Path) -> None:
             (reading.project, MOST_ROLLOUTS),
         ).fetchall()
         reading.answer_s = time.monotonic() - began
+        query = "SELECT count(*) FROM rollouts WHERE project = ? AND status IN ('queuing', 'requeuing')"
+        reading.queued = connection.execute(query, (reading.project,)).fetchone()[0]
         for rollout_id, status, start_ns in newest:
             found = connection.execute(
                 "SELECT metadata FROM attempts WHERE rollout_id = ? ORDER BY number DESC LIMIT 1", (rollout_id,)
@@ -179,6 +183,7 @@ async def _read_store(reading: Reading) -> None:
                 spans = len(rows)
             state = RolloutState(rollout.rollout_id, rollout.status, rollout.start_time, str(process), spans)
             reading.rollouts.append(state)
+        reading.queued = (await opened.statistics()).queued
     finally:
         opened.close()
 

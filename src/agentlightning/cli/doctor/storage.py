@@ -41,6 +41,7 @@ def findings(reading: Reading) -> Iterator[Finding]:
     yield disk_finding(reading)
     yield access_finding(reading)
     yield from spill_findings(reading)
+    yield queue_finding(reading)
     yield checksum_finding(reading)
     yield integrity_finding(reading)
     yield redaction_finding(reading)
@@ -157,6 +158,17 @@ def spill_findings(reading: Reading) -> Iterator[Finding]:
         number = sum(each.damaged for each in damaged)
         text = f"{plural(number, 'record')} in {damaged[0].path} are damaged; the others are replayed"
         yield Finding(FAIL, "spill checksums", text, "check the disk; what is damaged is counted as lost (store_error)")
+
+
+def queue_finding(reading: Reading) -> Finding:
+    """Say how many rollouts wait, and whether anybody works on one."""
+    running = sum(each.status in {"preparing", "running"} for each in reading.rollouts)
+    text = f"{plural(reading.queued, 'rollout')} wait for a runner, {count(running)} of the newest are being worked on"
+    if reading.queued and not running:
+        return Finding(
+            WARN, "queue", text, f"start a runner for project {reading.project!r}: Trainer, or its role RUNNER"
+        )
+    return Finding(OK, "queue", text)
 
 
 def checksum_finding(reading: Reading) -> Finding:
