@@ -1,15 +1,18 @@
 """Agents of LangChain, the OpenAI Agents SDK and AutoGen as ``LitAgent``; the spans are written by instrumentors.
 
+An agent of LangChain or AutoGen has its model inside and keeps it: to train one, wrap a function that makes it of
+``llm``.
 Nothing here imports a framework: who has none of it loaded has no agent of it.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from typing import TYPE_CHECKING, Any, cast
 
-from agentlightning.litagent.smolagents import SmolagentsWrapper, task_text
+from agentlightning.litagent.smolagents import SmolagentsWrapper, llm_of, task_text
 from agentlightning.litagent.wrapper import AgentWrapper
 
 if TYPE_CHECKING:
@@ -80,9 +83,20 @@ class OpenAIAgentsWrapper(_TextWrapper):
         return True
 
     def run(self, agent: object, task: object, places: dict[str, Any]) -> Any:  # noqa: ANN401 - of the SDK
-        """Return the run of *agent* on *task*, to be awaited."""
-        _ = places
-        return cast("Any", importlib.import_module("agents")).Runner.run(agent, task)
+        """Return the run of *agent* on *task*, to be awaited; a rollout's ``LLM`` is the model of all its agents."""
+        agents: Any = importlib.import_module("agents")
+        llm = llm_of(places)
+        if llm is None:
+            return agents.Runner.run(agent, task)
+        # Chat completions: servers of open models have nothing else.
+        provider = agents.OpenAIProvider(
+            api_key=llm.api_key or "none", base_url=llm.get_base_url(), use_responses=False
+        )
+        known = inspect.signature(agents.ModelSettings).parameters
+        chosen = {name: value for name, value in llm.sampling_parameters.items() if name in known}
+        settings = agents.ModelSettings(**chosen)
+        config = agents.RunConfig(model=llm.model, model_provider=provider, model_settings=settings)
+        return agents.Runner.run(agent, task, run_config=config)
 
     def result(self, agent: object, output: object) -> RolloutRawResult:
         """Return the final output."""

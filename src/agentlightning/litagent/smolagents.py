@@ -36,7 +36,7 @@ class SmolagentsWrapper(AgentWrapper):
 
     def run(self, agent: object, task: object, places: dict[str, Any]) -> Any:  # noqa: ANN401 - of smolagents
         """Run *agent*; where the rollout has an ``LLM``, it takes the place of the agent's model for this run."""
-        llm = _llm(places)
+        llm = llm_of(places)
         if llm is None:
             return cast("Any", agent).run(task)
         agents = list(_family(agent))
@@ -64,7 +64,8 @@ def task_text(task: object) -> str:
     return json.dumps(task, ensure_ascii=False, default=str)
 
 
-def _llm(places: dict[str, Any]) -> LLM | None:
+def llm_of(places: dict[str, Any]) -> LLM | None:
+    """Return the ``LLM`` that a run is given, by its argument or among its resources, or None."""
     from agentlightning.types.core import AttemptedRollout  # noqa: PLC0415 - loads pydantic
     from agentlightning.types.resources import LLM, ProxyLLM  # noqa: PLC0415
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agentlightning import instrumentation
-from agentlightning.testing import Reply
+from agentlightning.testing import AgentRule, ModelServer, Reply
 from agentlightning.view.tokens import token_ids
 
 if TYPE_CHECKING:
@@ -183,6 +183,26 @@ def test_wrap(example: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(run())
     for rollout in asyncio.run(example.store.query_rollouts()):
         assert example.read(rollout.rollout_id).view.totals.llm_calls == 2
+
+
+def test_resource(make: Callable[..., Any]) -> None:
+    """The ``LLM`` of a rollout is the model of a wrapped agent, where the framework lets it be replaced."""
+    example = make(refuse)
+    if example.name != "openai_agents":
+        pytest.skip("the agent has its model inside, or test_wrap of smolagents holds it")
+    agentlightning = importlib.import_module("agentlightning")
+
+    async def run(url: str) -> str:
+        async with example.module.AsyncOpenAI() as client:
+            wrapped = agentlightning.wrap(example.module.make_agent(client))
+            llm = agentlightning.LLM(endpoint=url, model="trained", sampling_parameters={"temperature": 0.5})
+            return str(await wrapped(example.module.QUESTION, llm=llm))
+
+    with ModelServer(AgentRule()) as server:
+        assert "3.2" in asyncio.run(run(server.url))
+        bodies: list[Any] = [request.body for request in server.requests]
+        assert [(body["model"], body["temperature"]) for body in bodies] == [("trained", 0.5), ("trained", 0.5)]
+    assert not example.server.requests
 
 
 def test_uninstrument(example: Any) -> None:
