@@ -10,10 +10,15 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from click.testing import CliRunner
 
 from agentlightning.cli.doctor import reading
+from agentlightning.cli.main import group
 from agentlightning.pipeline.ledger import Ledger, ledger_folder
 from agentlightning.pipeline.spill import spill_folders
+from agentlightning.server.access import TokenFile
+from agentlightning.server.launcher import LightningStoreServer, ServerOptions
+from agentlightning.store import InMemoryLightningStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,32 +91,23 @@ def test_network_is_well(doctor: Doctor, monkeypatch: pytest.MonkeyPatch, servin
 
 
 @pytest.fixture
-def serving(tmp_path: Path) -> Iterator[str]:
-    """Give the address of a server with a store of its own."""
-    command = [sys.executable, "-m", "agentlightning.cli", "store", "serve", "--port", "0"]
-    command += ["--store", str(tmp_path / "served.db")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        line = process.stderr.readline()
-        assert " at http://" in line
-        yield line.rpartition(" at ")[2].strip()
-        process.terminate()
-        process.communicate(timeout=10)
+def serving() -> Iterator[str]:
+    """Give the address of a server of an empty store."""
+    with LightningStoreServer(InMemoryLightningStore(), "127.0.0.1", 0) as running:
+        yield running.endpoint
 
 
 def test_wrong_key(doctor: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Flow, network: a server that wants a key says so, and the remedy is the variable; the key is never printed."""
     tokens = tmp_path / "tokens"
-    agl = [sys.executable, "-m", "agentlightning.cli", "store"]
-    subprocess.run([*agl, "token", str(tokens), "--name", "me"], check=True, capture_output=True, timeout=15)
-    command = [*agl, "serve", "--port", "0", "--tokens", str(tokens), "--store", str(tmp_path / "served.db")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        monkeypatch.setenv("AGL_STORE", process.stderr.readline().rpartition(" at ")[2].strip())
-        monkeypatch.setenv("AGL_STORE_TOKEN", "agl_not-the-right-one")
+    made = CliRunner().invoke(group, ["store", "token", str(tokens), "--name", "me"])
+    assert made.exit_code == 0
+    server = LightningStoreServer(InMemoryLightningStore(), "127.0.0.1", 0)
+    server.options = ServerOptions(port=0, tokens=TokenFile(tokens))
+    monkeypatch.setenv("AGL_STORE_TOKEN", "agl_not-the-right-one")
+    with server as running:
+        monkeypatch.setenv("AGL_STORE", running.endpoint)
         row = doctor()["store"]
-        process.terminate()
-        process.communicate(timeout=10)
     assert row.level == "fail"
     assert "AGL_STORE_TOKEN" in row.remedy
     assert "not-the-right-one" not in str(row)

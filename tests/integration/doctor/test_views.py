@@ -22,6 +22,8 @@ from agentlightning.cli.main import group
 from agentlightning.pipeline.frame import ENDED
 from agentlightning.pipeline.segment import open_segment
 from agentlightning.pipeline.spill import spill_folders
+from agentlightning.server.launcher import LightningStoreServer
+from agentlightning.store import SqliteLightningStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,15 +84,10 @@ def test_live_figures_are_those_of_the_program(writing: subprocess.Popen[str]) -
 
 def test_live_over_a_server(writing: subprocess.Popen[str], isolated: Path) -> None:
     """The same figures of spans come from a server; what only the programs' machine knows is not invented."""
-    command = [*AGL, "store", "serve", "--port", "0", "--store", str(isolated / "agentlightning.db")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        url = process.stderr.readline().rpartition(" at ")[2].strip()
-        try:
-            found = live("--store", url)
-        finally:
-            process.terminate()
-            process.communicate(timeout=10)
+    store = SqliteLightningStore(isolated / "agentlightning.db")
+    with LightningStoreServer(store, "127.0.0.1", 0) as running:
+        found = live("--store", running.endpoint)
+    store.close()
     assert (found["spans"], found["errors"], found["success_rate"]) == (100, 10, None)
 
 
