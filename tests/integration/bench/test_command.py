@@ -128,3 +128,11 @@ def test_a_part_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     answer = CliRunner().invoke(group, ["bench", "--quick"], standalone_mode=False)
     assert "the part 'nonsense' of the benchmark failed: KeyError: 'nonsense'" in str(answer.exception)
     assert set(Path(tempfile.gettempdir()).glob("agl-bench-*")) <= before
+
+
+def test_a_part_that_hangs_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part that takes too long is ended, and says so."""
+    monkeypatch.setattr(suite, "PARTS", {"calls": measure})
+    monkeypatch.setattr(suite, "_LONGEST_S", 0.01)
+    answer = CliRunner().invoke(group, ["bench", "--quick"], standalone_mode=False)
+    assert "the part 'calls' of the benchmark took longer than 0.01 s" in str(answer.exception)

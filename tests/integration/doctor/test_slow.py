@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sqlite3
 import time
 from typing import TYPE_CHECKING, Any
@@ -334,3 +335,17 @@ async def test_a_queue_that_nobody_empties(doctor: Doctor, store: SqliteLightnin
     assert "RUNNER" in row.remedy
     await store.dequeue_rollout()
     assert (await asyncio.to_thread(lambda: doctor()["queue"])).level == "ok"
+
+
+def test_an_endpoint_is_asked(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the program's own exporter sends: whether anybody listens there, without the password in the address."""
+    assert doctor()["endpoint"].found.startswith("no OTLP endpoint is named")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"http://me:hunter2@127.0.0.1:{taken.getsockname()[1]}"
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", address)
+        row = doctor()["endpoint"]
+        assert (row.level, "nothing answers" in row.found, "hunter2" in str(row)) == ("warn", True, False)
+        assert row.remedy.endswith("or unset OTEL_EXPORTER_OTLP_ENDPOINT")
+        taken.listen()
+        assert doctor()["endpoint"].level == "ok"

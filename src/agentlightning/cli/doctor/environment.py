@@ -6,14 +6,17 @@ import importlib.util
 import os
 import platform
 import re
+import socket
 import sys
 from importlib.metadata import PackageNotFoundError, entry_points, requires, version
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from agentlightning import settings
 from agentlightning.cli.doctor.finding import FAIL, NOTE, OK, WARN, Finding
 from agentlightning.errors import AgentLightningError
 from agentlightning.instrumentation import registry
+from agentlightning.store.url import shown_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 _SUPPORTED = (3, 10), (3, 14)
 _ATTRIBUTES = 128
 """What the SDK keeps of a span's attributes by default."""
+
+_CONNECT_S = 0.3
 
 _OTHERS = {
     "agentops": "AgentOps",
@@ -54,6 +59,7 @@ def findings() -> Iterator[Finding]:
     yield settings_finding()
     yield capture_finding()
     yield from provider_findings()
+    yield endpoint_finding()
     yield attribute_finding()
     yield from library_findings()
     text = "python -I, -E and -S, and programs that are not Python"
@@ -134,6 +140,26 @@ def provider_findings() -> Iterator[Finding]:
         if _version_of(package) and _version_of(library) and _left_out(library) is None:
             text = f"{package} traces {library} too: where it is started each call is there twice"
             yield Finding(NOTE, "traced twice", text, f"export AGL_INSTRUMENT=-{library}  (or do not start the other)")
+
+
+def endpoint_finding() -> Finding:
+    """Tell whether somebody listens where the program's own OpenTelemetry exporter sends."""
+    names = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    name = next((name for name in names if os.environ.get(name)), "")
+    if not name:
+        return Finding(OK, "endpoint", "no OTLP endpoint is named: spans go to the store only")
+    url = os.environ[name]
+    parts = urlsplit(url)
+    told = f"{name}={shown_url(url)}"
+    try:
+        port = parts.port or {"https": 443, "http": 80}.get(parts.scheme, 4318)
+        socket.create_connection((parts.hostname or "", port), _CONNECT_S).close()
+    except (OSError, ValueError) as error:
+        text = f"{told}: nothing answers ({error}); exporters of the program's own wait for it and lose their spans"
+        return Finding(
+            WARN, "endpoint", text, f"start what should listen there (agl store serve takes OTLP), or unset {name}"
+        )
+    return Finding(OK, "endpoint", f"{told} answers")
 
 
 def attribute_finding() -> Finding:
