@@ -73,7 +73,7 @@ def _in_process(part: str, *, quick: bool) -> list[Row]:
                 command, env=surrounding(Path(folder)), cwd=folder, capture_output=True, check=False, timeout=_LONGEST_S
             )
         except subprocess.TimeoutExpired:
-            msg = f"the part {part!r} of the benchmark took longer than {_LONGEST_S:g} s; try a quieter machine, or --quick"
+            msg = f"the part {part!r} of the benchmark took longer than {_LONGEST_S:g} s; try --quick"
             raise StoreUnavailableError(msg) from None
     if done.returncode:
         last = (done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no message"])[-1]

@@ -79,7 +79,9 @@ def python_finding(running: tuple[int, ...]) -> Finding:
 
 def version_finding() -> Finding:
     """Known limits, versions: whether what is installed fits what we declare, core and extras."""
-    from packaging.specifiers import SpecifierSet  # noqa: PLC0415 - of OpenTelemetry's instrumentation, not in capture
+    if importlib.util.find_spec("packaging") is None:  # comes with OpenTelemetry's instrumentation
+        return Finding(NOTE, "versions", "not compared: the package 'packaging' is not here", "pip check")
+    from packaging.specifiers import SpecifierSet  # noqa: PLC0415 - see above
     from packaging.version import InvalidVersion  # noqa: PLC0415 - see above
 
     wrong: list[str] = []
