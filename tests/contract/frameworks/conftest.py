@@ -35,6 +35,35 @@ NEEDS = {
 }
 """For each example the modules without which it is skipped."""
 
+PATCHED = {
+    "plain_openai": ("openai:OpenAI.request", "openai:AsyncOpenAI.request"),
+    "smolagents": ("smolagents:MultiStepAgent.run", "smolagents:Tool.__call__"),
+    "langchain": ("langchain_core.callbacks.base:BaseCallbackManager.__init__",),
+    "openai_agents": (),
+    "autogen": (
+        "autogen_agentchat.agents:AssistantAgent.on_messages_stream",
+        "autogen_ext.models.openai:BaseOpenAIChatCompletionClient.create",
+    ),
+    "litellm": ("litellm:completion", "litellm:acompletion"),
+}
+"""What is replaced while a framework is instrumented; of the Agents SDK it is the list of its processors."""
+
+
+def attributes_of(name: str) -> list[object]:
+    """Return what a framework has where ``PATCHED`` says."""
+    found: list[object] = []
+    for place in PATCHED[name]:
+        module, _, path = place.partition(":")
+        value: Any = importlib.import_module(module)
+        for part in path.split("."):
+            value = getattr(value, part)
+        found.append((type(value), id(value)))  # wrappers of wrapt are equal to what they wrap
+    if name == "openai_agents":
+        provider: Any = importlib.import_module("agents.tracing").get_trace_provider()
+        processors: list[object] = list(provider._multi_processor._processors)
+        found.append([id(processor) for processor in processors])
+    return found
+
 
 @dataclass(frozen=True)
 class Recorded:
@@ -67,12 +96,12 @@ class Framework:
         self.module = module
         self.server = server
         self.store = InMemoryLightningStore()
+        self.before: list[object] = []
         self.tracer = OtelTracer()
 
-    @property
-    def file(self) -> Path:
-        """The program."""
-        return EXAMPLES / f"{self.name}_agent.py"
+    def attributes(self) -> list[object]:
+        """Return what of the framework is replaced while it is instrumented."""
+        return attributes_of(self.name)
 
     def record(self, run: Callable[[], object], *, fails: bool = False) -> Recorded:
         """Call *run* in a rollout and return what was recorded."""
@@ -118,8 +147,11 @@ def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
             monkeypatch.setenv(key, value)
         if name == "openai_agents":
             _upload_nothing()
+        before = attributes_of(name)
         OtelTracer().init()
-        return Framework(name, _load(name), server)
+        framework = Framework(name, _load(name), server)
+        framework.before = before
+        return framework
 
     yield start
     for server in started:

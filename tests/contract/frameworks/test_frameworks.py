@@ -206,9 +206,11 @@ def test_resource(make: Callable[..., Any]) -> None:
 
 
 def test_uninstrument(example: Any) -> None:
-    """After ``uninstrument_all`` the framework works as before, and nothing of ours records it."""
+    """After ``uninstrument_all`` the framework is and works as before, and nothing of ours records it."""
     assert example.record(lambda: example.module.ask(example.module.QUESTION)).view.totals.llm_calls == 2
+    assert example.attributes() != example.before
     instrumentation.uninstrument_all()
+    assert example.attributes() == example.before
     before = len(example.server.requests)
     with example.tracer.trace_context(store=example.store):
         assert "3.2" in example.module.ask(example.module.QUESTION)
