@@ -137,6 +137,18 @@ def test_buffer_is_full(doctor: Doctor, programs: Programs) -> None:
     assert "AGL_QUEUE_BYTES" in row.remedy
 
 
+def test_losses_of_a_run_are_known(doctor: Doctor) -> None:
+    """What agl run has reported at its end, and then forgot, is still in the rows: the rollout has noted it."""
+    code = "from agentlightning import emit_message\nfor number in range(4): emit_message('x')"
+    command = [sys.executable, "-m", "agentlightning.cli", "run", sys.executable, "-c", code]
+    environment = {**os.environ, "AGL_SAMPLE_RULES": "agentlightning.message=drop"}
+    subprocess.run(command, check=True, capture_output=True, timeout=15, env=environment)
+    rows = doctor()
+    assert rows["filter rules"].found.startswith("4 spans left out by rules")
+    assert rows["spans"].found.endswith("lost by the newest rollouts: 4 filtered")
+    assert rows["spans"].level == "ok"  # it was asked for
+
+
 def test_buffer_policy_loses(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
     """Flow, buffer: a policy that throws away is named before it has."""
     monkeypatch.setenv("AGL_QUEUE_POLICY", "DROP_OLDEST")

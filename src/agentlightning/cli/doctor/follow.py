@@ -166,7 +166,7 @@ def _in_segment(path: Path) -> Passed:
 
 
 def _nowhere(reading: Reading, wanted: str) -> Passed:
-    lost = reading.account.lost
+    lost = reading.lost
     told = ", ".join(f"{count(number)} {reason}" for reason, number in sorted(lost.items()))
     text = f"no span that begins with {wanted} is in the store or on the disk; "
     if reading.problem is not None:

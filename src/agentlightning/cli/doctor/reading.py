@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import sqlite3
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -74,6 +75,8 @@ class Reading:
     """False for a file that nothing has been recorded into yet."""
     answer_s: float = 0.0
     """How long the store took for the first answer."""
+    noted: Counter[str] = field(default_factory=Counter[str])
+    """Losses by reason that the newest rollouts have noted themselves."""
     queued: int = 0
     """Rollouts of the project that wait for a runner."""
     rollouts: list[RolloutState] = field(default_factory=list[RolloutState])
@@ -94,6 +97,11 @@ class Reading:
     def path(self) -> Path | None:
         """The file of the store, None where it is none."""
         return sqlite_path(self.url) if self.scheme == "sqlite" else None
+
+    @property
+    def lost(self) -> Counter[str]:
+        """Losses by reason: those that the newest rollouts have noted, and of processes that none has noted yet."""
+        return self.noted + Counter(self.account.lost)
 
     @property
     def account(self) -> Account:
@@ -148,7 +156,7 @@ def _read_file(reading: Reading, path: Path) -> None:
             found = connection.execute(
                 "SELECT metadata FROM attempts WHERE rollout_id = ? ORDER BY number DESC LIMIT 1", (rollout_id,)
             ).fetchone()
-            process = _process_of(found[0]) if found else ""
+            process = _note(reading, _decoded(found[0]) if found else None)
             left, spans = MOST_SPANS - len(reading.rows), None
             if left > 0:
                 rows = connection.execute(named_queries()["span_rows"], {"1": rollout_id, "2": None, "3": 1})
@@ -159,13 +167,23 @@ def _read_file(reading: Reading, path: Path) -> None:
         reading.damaged = list(damaged_spans(connection, limit=_MOST_NAMED, newest=CHECKED_SPANS))
 
 
-def _process_of(metadata: str) -> str:
+def _decoded(text: str) -> object:
     try:
-        value: object = msgspec.json.decode(metadata)
+        return msgspec.json.decode(text)
     except msgspec.MsgspecError:
-        return ""
-    found = cast("dict[str, object]", value).get("process") if isinstance(value, dict) else None
-    return found if isinstance(found, str) else ""
+        return None
+
+
+def _note(reading: Reading, metadata: object) -> str:
+    """Take the losses that the metadata of an attempt name, and return who runs it; empty for nobody."""
+    known = cast("dict[str, object]", metadata) if isinstance(metadata, dict) else {}
+    ledger = known.get("ledger")
+    lost = cast("dict[str, object]", ledger).get("lost") if isinstance(ledger, dict) else None
+    for reason, number in cast("dict[str, object]", lost).items() if isinstance(lost, dict) else ():
+        if isinstance(number, int):
+            reading.noted[reason] += number
+    process = known.get("process")
+    return process if isinstance(process, str) else ""
 
 
 async def _read_store(reading: Reading) -> None:
@@ -174,14 +192,14 @@ async def _read_store(reading: Reading) -> None:
     try:
         for rollout in await opened.query_newest_rollouts(limit=MOST_ROLLOUTS):
             reading.answer_s = reading.answer_s or time.monotonic() - began
-            attempt = await opened.get_latest_attempt(rollout.rollout_id) if rollout.status == "running" else None
-            process = (attempt.metadata or {}).get("process", "") if attempt else ""
+            attempt = await opened.get_latest_attempt(rollout.rollout_id)
+            process = _note(reading, attempt.metadata if attempt else None)
             spans = None
             if len(reading.rows) < MOST_SPANS:
                 rows = await opened.query_span_rows(rollout.rollout_id, include_open=True)
                 reading.rows += rows
                 spans = len(rows)
-            state = RolloutState(rollout.rollout_id, rollout.status, rollout.start_time, str(process), spans)
+            state = RolloutState(rollout.rollout_id, rollout.status, rollout.start_time, process, spans)
             reading.rollouts.append(state)
         reading.queued = (await opened.statistics()).queued
     finally:

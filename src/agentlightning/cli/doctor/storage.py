@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 ROOM_BYTES = 100 * 2**20
 """Less free space than this is reported as none."""
 _LOW_ROOM_BYTES = 2**30
-_READ_ONLY, _OTHERS_READ = 0o200, 0o077
+_OTHERS_READ = 0o077
+_CHOSEN = {"sampled", "filtered"}
+"""Reasons that somebody has asked for."""
 
 
 def findings(reading: Reading) -> Iterator[Finding]:
@@ -228,8 +230,11 @@ def loss_finding(reading: Reading) -> Finding:
         f"produced {count(total.produced)}, stored {count(total.stored)}, waiting {count(total.waiting)}, lost {lost}"
     )
     text = f"{figures} (processes whose figures no rollout has noted)"
-    if total.total_lost:
-        return Finding(FAIL, "spans", text, "the rows under 'Spans are missing' say why")
+    noted = ", ".join(f"{count(number)} {safe(reason)}" for reason, number in sorted(reading.noted.items()))
+    if noted:
+        text += f"; lost by the newest rollouts: {noted}"
+    if set(reading.lost) - _CHOSEN:
+        return Finding(FAIL, "spans", text, "the rows under 'Are spans missing?' say why")
     return Finding(OK, "spans", text)
 
 

@@ -43,7 +43,7 @@ def questions(reading: Reading, files: Sequence[Path] = ()) -> Iterator[tuple[st
 
 def missing(reading: Reading) -> Iterator[Finding]:
     """Events lost: network, buffer, filters, sampling, storage, in this order; then a context that is not closed."""
-    lost = reading.account.lost
+    lost = reading.lost
     yield _network(reading)
     full = lost.get("queue_full", 0)
     text = f"{plural(full, 'span')} lost because the queue was full ({count(settings.get(settings.QUEUE_BYTES))} bytes)"
@@ -99,7 +99,7 @@ def _sampling(sampled: int) -> Finding:
 
 
 def _storage(reading: Reading) -> Finding:
-    lost = reading.account.lost
+    lost = reading.lost
     full, failed = lost.get("disk_full", 0), lost.get("store_error", 0)
     if reading.problem is not None:
         return Finding(FAIL, "storage", "the store cannot be used: see the row 'store'", "agl store verify")
