@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -57,7 +57,8 @@ def attributes_of(name: str) -> list[object]:
         value: Any = importlib.import_module(module)
         for part in path.split("."):
             value = getattr(value, part)
-        found.append((type(value), id(value)))  # wrappers of wrapt are equal to what they wrap
+        kind: type[object] = type(cast("object", value))
+        found.append((kind, id(value)))  # wrappers of wrapt are equal to what they wrap
     if name == "openai_agents":
         provider: Any = importlib.import_module("agents.tracing").get_trace_provider()
         processors: list[object] = list(provider._multi_processor._processors)
