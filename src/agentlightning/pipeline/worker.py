@@ -244,8 +244,9 @@ class Worker:
     def take(self, *, relieve: bool = False) -> int:
         """Bring the next items in order behind the earlier ones, as records, and return how many there were."""
         with self._order:
-            self._taken_ns = time.time_ns() if stage.is_noted() else 0
+            is_noted = stage.is_noted()
             items = self._queue.take(BATCH_SPANS)
+            self._taken_ns = time.time_ns() if is_noted else 0
             # Taken after the queue: a span that ended in between is in the queue behind its note, never before it.
             items.extend(OpenSpan(span) for span in self._open_spans.take())
             with guard("worker.tail"):
