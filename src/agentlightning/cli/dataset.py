@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import hashlib
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -88,9 +90,20 @@ class _Folder(_Lines):
         self._folder = folder
 
     def add(self, recorded: Recorded) -> None:
-        with _replaced(self._folder / f"{recorded.rollout.rollout_id}.json") as part, _opened(part, "") as stream:
+        with _replaced(self._folder / _file_name(recorded.rollout.rollout_id)) as part, _opened(part, "") as stream:
             self._stream = stream
             super().add(recorded)
+
+
+def _file_name(rollout_id: str) -> str:
+    """Return a name for the file of a rollout that stays in its folder; an id may come from anybody who sends spans."""
+    if _ORDINARY_ID.fullmatch(rollout_id):
+        return f"{rollout_id}.json"
+    digest = hashlib.blake2b(rollout_id.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return f"rollout-{digest}.json"
+
+
+_ORDINARY_ID = re.compile(r"ro-[0-9A-Za-z_-]{1,100}")
 
 
 class _Table:
