@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from agentlightning import semconv, settings
+from agentlightning.errors import SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,13 +22,25 @@ passed. Taken by the worker; converted, redacted and limited; brought to the dis
 
 
 def is_noted() -> bool:
-    """Tell whether times are noted: ``AGL_LOG_LEVEL`` is DEBUG."""
-    return settings.get(settings.LOG_LEVEL) == "DEBUG"
+    """Tell whether times are noted: ``AGL_LOG_LEVEL`` is DEBUG. Never raises: spans are on their way here."""
+    try:
+        return settings.get(settings.LOG_LEVEL) == "DEBUG"
+    except SettingError:
+        return False
+
+
+def now_ns() -> int:
+    """Return the time in nanoseconds since 1970 where times are noted, else 0."""
+    return time.time_ns() if is_noted() else 0
 
 
 def begin(record: SpanRecord, counter: int, taken_ns: int) -> None:
-    """Note on a span that was just prepared when that was, and when it was taken from the queue."""
-    record.attributes[semconv.STAGES] = [counter, taken_ns, time.time_ns(), 0, 0]
+    """Note on a span that was just prepared when that was, and when it was taken from the queue.
+
+    Nothing is noted with *taken_ns* 0, and on an open note (*counter* 0).
+    """
+    if taken_ns and counter:
+        record.attributes[semconv.STAGES] = [counter, taken_ns, time.time_ns(), 0, 0]
 
 
 def note(spans: Iterable[SpanRecord], stage: int) -> None:

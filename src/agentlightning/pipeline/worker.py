@@ -244,9 +244,8 @@ class Worker:
     def take(self, *, relieve: bool = False) -> int:
         """Bring the next items in order behind the earlier ones, as records, and return how many there were."""
         with self._order:
-            is_noted = stage.is_noted()
             items = self._queue.take(BATCH_SPANS)
-            self._taken_ns = time.time_ns() if is_noted else 0
+            self._taken_ns = stage.now_ns()
             # Taken after the queue: a span that ended in between is in the queue behind its note, never before it.
             items.extend(OpenSpan(span) for span in self._open_spans.take())
             with guard("worker.tail"):
@@ -367,8 +366,7 @@ class Worker:
             return None
         if ended and semconv.INTEGRITY in record.attributes:
             self._ledger.count("flagged")
-        if ended and self._taken_ns:
-            stage.begin(record, item.counter, self._taken_ns)
+        stage.begin(record, item.counter if ended else 0, self._taken_ns)
         self._last = record
         return record, size
 
