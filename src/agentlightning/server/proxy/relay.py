@@ -12,12 +12,11 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, cast
 
-import httpx
-
 from agentlightning.server.proxy.record import NAMES, RecordedCall
+from agentlightning.server.proxy.upstream import Answer, Outgoing, Upstream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import Mapping
 
     from agentlightning.server.access import AccessRules
     from agentlightning.server.gate import App, Receive, Scope, Send
@@ -37,7 +36,7 @@ _HOP = frozenset(
 _HOP_BACK = _HOP - {"content-length"}
 _TRY_NEXT = frozenset({502, 503, 504})
 _MAX_BODY_BYTES = 256 * 2**20
-_TIMEOUT = httpx.Timeout(connect=10.0, read=None, write=60.0, pool=None)
+_PROBE_TIMEOUT_S = 2.0
 _DURABLE_S = 1.0
 """Longest time that the end of an answer waits for a store that is slow; the span is written later then."""
 
@@ -51,7 +50,7 @@ class Relay:
         self._sink = sink
         self._rules = rules
         self._behind = behind
-        self._transport = httpx.AsyncHTTPTransport(retries=1, limits=httpx.Limits(max_connections=None))
+        self._upstream = Upstream()
         self._has_token_ids: dict[str, bool] = {}
         self._writing: set[asyncio.Future[None]] = set()
 
@@ -101,15 +100,15 @@ class Relay:
                 call.describe()
             try:
                 answer = await asking
-            except (httpx.HTTPError, OSError) as error:
+            except OSError as error:
                 problem = f"{backend.endpoint} cannot be reached: {type(error).__name__}: {error}"
                 if call is not None and not is_last:
                     call.tried(backend.endpoint, problem)
                 continue
-            if answer.status_code in _TRY_NEXT and not is_last:
+            if answer.status in _TRY_NEXT and not is_last:
                 if call is not None:
-                    call.tried(backend.endpoint, f"status {answer.status_code}")
-                await answer.aclose()
+                    call.tried(backend.endpoint, f"status {answer.status}")
+                answer.close()
                 continue
             await self._pass_on(backend, answer, call, send)
             return
@@ -117,7 +116,7 @@ class Relay:
             await self._keep(call, problem)
         await _reply(send, 502, problem, "backend_unreachable")
 
-    async def _ask(self, backend: Backend, request: _Request) -> httpx.Response:
+    async def _ask(self, backend: Backend, request: _Request) -> Answer:
         headers = {name: value for name, value in request.headers.items() if name not in _HOP}
         headers["accept-encoding"] = "identity"
         if backend.api_key is not None:
@@ -127,10 +126,7 @@ class Relay:
         if request.path in {"/chat/completions", "/completions"} and await self._knows_token_ids(backend):
             content = _asking_for_tokens(request)
         url = backend.url(request.path) + (f"?{request.query}" if request.query else "")
-        sent = httpx.Request(
-            request.method, url, headers=headers, content=content, extensions={"timeout": _TIMEOUT.as_dict()}
-        )
-        return await self._transport.handle_async_request(sent)
+        return await self._upstream.send(Outgoing(request.method, url, headers, content))
 
     async def _knows_token_ids(self, backend: Backend) -> bool:
         """Tell whether *backend* understands ``return_token_ids``; a server that is not asked again says it once."""
@@ -139,25 +135,29 @@ class Relay:
         known = self._has_token_ids.get(backend.endpoint)
         if known is None:
             known = False
-            with contextlib.suppress(httpx.HTTPError, OSError, ValueError, TypeError, KeyError):
-                key = {"authorization": f"Bearer {backend.api_key}"} if backend.api_key else {}
-                extensions = {"timeout": httpx.Timeout(2.0).as_dict()}
-                asked = httpx.Request("GET", backend.url("/models"), headers=key, extensions=extensions)
-                answer = await self._transport.handle_async_request(asked)
-                models = json.loads(await answer.aread())["data"]
+            with contextlib.suppress(OSError, asyncio.TimeoutError, ValueError, TypeError, KeyError, AttributeError):
+                models = await asyncio.wait_for(self._models(backend), _PROBE_TIMEOUT_S)
                 known = any(model.get("owned_by") in {"vllm", "sglang"} for model in models)
             self._has_token_ids[backend.endpoint] = known
         return known
 
-    async def _pass_on(self, backend: Backend, answer: httpx.Response, call: RecordedCall | None, send: Send) -> None:
-        headers = [pair for pair in answer.headers.raw if pair[0].lower().decode("latin-1") not in _HOP_BACK]
+    async def _models(self, backend: Backend) -> list[Any]:
+        key = {"authorization": f"Bearer {backend.api_key}"} if backend.api_key else {}
+        answer = await self._upstream.send(Outgoing("GET", backend.url("/models"), key, b""))
+        try:
+            return json.loads(await answer.read())["data"]
+        finally:
+            answer.close()
+
+    async def _pass_on(self, backend: Backend, answer: Answer, call: RecordedCall | None, send: Send) -> None:
+        headers = [pair for pair in answer.raw_headers if pair[0].lower().decode("latin-1") not in _HOP_BACK]
         if call is not None:
-            call.began(backend.endpoint, answer.status_code, answer.headers)
-        await send({"type": "http.response.start", "status": answer.status_code, "headers": headers})
+            call.began(backend.endpoint, answer.status, answer.headers)
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         held = b""
         problem = ""
         try:
-            async for chunk in cast("AsyncIterator[bytes]", answer.stream):
+            async for chunk in answer.chunks():
                 if call is None:
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
                     continue
@@ -171,11 +171,10 @@ class Relay:
                     held += chunk
                 else:
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        except (httpx.HTTPError, OSError) as error:
+        except OSError as error:
             problem = f"{backend.endpoint} broke off: {type(error).__name__}: {error}"
         finally:
-            with contextlib.suppress(httpx.HTTPError, OSError):
-                await answer.aclose()
+            answer.close()
         if call is not None:
             await self._keep(call, problem)
         if problem:
@@ -192,7 +191,7 @@ class Relay:
 
     async def close(self) -> None:
         """Close the connections to the backends."""
-        await self._transport.aclose()
+        self._upstream.close()
 
 
 class _Request:
