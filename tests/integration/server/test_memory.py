@@ -65,6 +65,7 @@ def test_an_idle_server_is_small(tmp_path: Path) -> None:
     assert used <= IDLE_MB
 
 
+@pytest.mark.timeout(60)
 def test_a_flood_is_bounded(tmp_path: Path) -> None:
     """Clients that send 8 MB bodies faster than a slow disk takes get 503 with Retry-After; memory has a bound."""
     spans = [record_of("ro-1", "at-1", number, attributes={"text": "x" * 2000}) for number in range(4000)]
