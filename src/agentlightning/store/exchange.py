@@ -155,7 +155,8 @@ class Exchange:
             return response.content, None
         error = wire.error_from(response.status_code, _json_object(response.content))
         if response.is_redirect:
-            where = urlsplit(response.headers.get("location", "")).netloc or "another address"
+            location: str = response.headers.get("location", "")
+            where = urlsplit(location).netloc.rpartition("@")[2] or "another address"
             msg = f"the server at {address} redirects to {where}; redirects are not followed: name the server itself"
             return None, StoreError(msg)
         if response.status_code in _BUSY and pause is not None:
