@@ -199,7 +199,7 @@ TAIL_WAIT_S = Setting("AGL_TAIL_WAIT_S", float, default=60.0, minimum=0, maximum
 """How long after the end of its root, in seconds, the spans of a trace wait for a tail rule."""
 
 BATCH_SIZE = Setting("AGL_BATCH_SIZE", int, default=100, minimum=1, maximum=10_000, live=True)
-"""So many waiting spans are sent to a remote store at once, in one request with all others that wait (at most 2,000)."""
+"""So many waiting spans are sent to a remote store at once, in one request with all that wait (at most 2,000)."""
 
 FLUSH_INTERVAL = Setting("AGL_FLUSH_INTERVAL", float, default=5.0, minimum=0, maximum=3600, live=True)
 """Longest time in seconds that a span waits for others before it is sent to a remote store. It is on the disk of this
