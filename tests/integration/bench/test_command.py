@@ -89,7 +89,7 @@ def test_an_earlier_result_is_compared(
     assert f"{verdict}, before 1.000" in answer.output
     assert "more than 10% and by more than the noise of both runs" in answer.output
     told = CliRunner().invoke(group, ["bench", "--compare", str(file), "--json"], standalone_mode=False)
-    assert json.loads(told.output)["changes"][0]["verdict"] == verdict
+    assert json.loads(told.stdout)["changes"][0]["verdict"] == verdict
 
 
 def test_what_json_printed_can_be_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

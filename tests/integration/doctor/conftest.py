@@ -39,7 +39,7 @@ class Doctor:
         """Return the rows by what they looked at; the worst one where several did."""
         settings.forget()
         answer = CliRunner().invoke(group, ["doctor", "--json", *arguments], standalone_mode=False)
-        document = json.loads(answer.output)
+        document = json.loads(answer.stdout)
         found: dict[str, Row] = {}
         order = ["ok", "note", "warn", "fail"]
         for section in document["sections"]:

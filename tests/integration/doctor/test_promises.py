@@ -161,7 +161,7 @@ def test_options_are_explained() -> None:
 
 def test_json_names_what_it_is() -> None:
     """The document has its version and type, the counts, and rows with four fields."""
-    document = json.loads(CliRunner().invoke(group, ["doctor", "--json"]).output)
+    document = json.loads(CliRunner().invoke(group, ["doctor", "--json"]).stdout)
     assert (document["version"], document["type"]) == (1, "doctor")
     rows = [row for section in document["sections"] for row in section["rows"]]
     assert all(set(row) == {"level", "what", "found", "remedy"} for row in rows)

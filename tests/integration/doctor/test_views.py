@@ -63,7 +63,7 @@ def writing(programs: Programs) -> Iterator[subprocess.Popen[str]]:
 def live(*arguments: str) -> dict[str, Any]:
     """Return the document of --live."""
     settings.forget()
-    return json.loads(CliRunner().invoke(group, ["doctor", "--live", "--once", "--json", *arguments]).output)
+    return json.loads(CliRunner().invoke(group, ["doctor", "--live", "--once", "--json", *arguments]).stdout)
 
 
 def test_live_figures_are_those_of_the_program(writing: subprocess.Popen[str]) -> None:
@@ -119,7 +119,7 @@ def follow(*arguments: str) -> tuple[int, dict[str, dict[str, Any]]]:
     settings.forget()
     answer = CliRunner().invoke(group, ["doctor", "--json", "--follow", *arguments], standalone_mode=False)
     assert answer.exception is None, answer.exception
-    return answer.return_value, {each["stage"]: each for each in json.loads(answer.output)["stages"]}
+    return answer.return_value, {each["stage"]: each for each in json.loads(answer.stdout)["stages"]}
 
 
 def only_span(isolated: Path) -> str:

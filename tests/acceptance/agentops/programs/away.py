@@ -19,5 +19,6 @@ for number in range(5):
     trace = agentops.start_trace(f"trace-{number}")
     agentops.end_trace(trace, "Success")
 done = time.monotonic()
-print(json.dumps({"init_s": ready - begin, "work_s": done - ready, "initialized": agentops.get_client().initialized}))
+report = {"init_s": ready - begin, "work_s": done - ready, "initialized": agentops.get_client().initialized}
+print(json.dumps(report), flush=True)
 os._exit(0)
