@@ -161,7 +161,6 @@ class Relay:
                 if call is None:
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
                     continue
-                call.passed(chunk)
                 # The last part of a plain answer, and of a stream the part that says that it is over, wait for the
                 # span; everything else goes on at once.
                 if held or not call.is_stream or call.is_last(chunk):
@@ -171,6 +170,7 @@ class Relay:
                     held += chunk
                 else:
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                call.passed(chunk)
         except OSError as error:
             problem = f"{backend.endpoint} broke off: {type(error).__name__}: {error}"
         finally:
