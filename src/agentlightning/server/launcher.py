@@ -139,6 +139,21 @@ def bind(options: ServerOptions) -> socket.socket:
     return listener
 
 
+def wait_until_started(server: uvicorn.Server, name: str) -> None:
+    """Return when *server*, which runs in another thread, takes requests.
+
+    Raises:
+        StoreUnavailableError: It did not start in time; *name* says what.
+    """
+    waited = threading.Event()
+    for _ in range(int(_START_TIMEOUT_S / 0.01)):
+        if server.started:
+            return
+        waited.wait(0.01)
+    msg = f"{name} did not start within {_START_TIMEOUT_S} s"
+    raise StoreUnavailableError(msg)
+
+
 def run_server(store: LightningStore, options: ServerOptions, announce: Callable[[str], None]) -> None:
     """Serve *store* until SIGINT or SIGTERM; *announce* gets the URL when requests are taken.
 
@@ -195,13 +210,7 @@ class LightningStoreServer(ForwardingStore):
         thread = threading.Thread(target=_serve, args=(server, listener), name="agentlightning-server", daemon=True)
         thread.start()
         self._server, self._thread = server, thread
-        waited = threading.Event()
-        for _ in range(int(_START_TIMEOUT_S / 0.01)):
-            if server.started:
-                return
-            waited.wait(0.01)
-        msg = f"the server at {self.url} did not start within {_START_TIMEOUT_S} s"
-        raise StoreUnavailableError(msg)
+        wait_until_started(server, f"the server at {self.url}")
 
     async def run_forever(self) -> None:
         """Serve until ``stop`` is called from elsewhere or this call is cancelled."""

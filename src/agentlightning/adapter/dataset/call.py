@@ -14,7 +14,7 @@ from agentlightning.view.messages import Conversation, messages
 from agentlightning.view.tokens import TokenIds, token_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
 
     from agentlightning.adapter.dataset.coverage import Coverage
     from agentlightning.adapter.messages import ChatMessage
@@ -134,11 +134,10 @@ def calls_of(recorded: Recorded, selection: Selection, coverage: Coverage) -> li
     return kept
 
 
-def final_reward(recorded: Recorded) -> float | None:
-    """Return the last reward of a rollout, or None."""
-    if not recorded.spans:
-        return None
-    return _last_reward(TraceTree.from_spans(recorded.spans))
+def final_reward(nodes: Iterable[TraceTree]) -> float | None:
+    """Return the last reward among *nodes*, in whatever order they are, or None."""
+    rewards = [node for node in nodes if node.is_reward_span() and node.facts.reward is not None]
+    return max(rewards, key=lambda node: node.order).facts.reward if rewards else None
 
 
 def note_exported(call: Call, coverage: Coverage) -> None:
@@ -171,18 +170,8 @@ def _has_choices(call: Call) -> bool:
     return len(output) > 1 and len(one_answer(list(output))[0].parts) == len(output[0].parts)
 
 
-def _rewards(tree: TraceTree) -> Iterator[float]:
-    for node in sorted(tree.traverse(), key=lambda node: node.order):
-        if node.is_reward_span() and node.facts.reward is not None:
-            yield node.facts.reward
-
-
-def _last_reward(tree: TraceTree) -> float | None:
-    return next(iter(list(_rewards(tree))[::-1]), None)
-
-
 def _is_enough(tree: TraceTree, minimum: float) -> bool:
-    reward = _last_reward(tree)
+    reward = final_reward(tree.traverse())
     return reward is not None and reward >= minimum
 
 

@@ -46,10 +46,6 @@ class Coverage(msgspec.Struct):
     rollouts_noted: Counter[str] = msgspec.field(default_factory=Counter[str])
     """Rollouts, by what is odd about them."""
 
-    def adds_up(self) -> bool:
-        """Whether every call is accounted for."""
-        return self.calls == self.exported + sum(self.left_out.values())
-
     def text(self) -> Iterator[str]:
         """Yield the report as lines for people."""
         yield f"{self.exported:,} of {self.calls:,} model calls exported, from {self.rollouts:,} rollouts"

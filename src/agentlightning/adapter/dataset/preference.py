@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from agentlightning.adapter.dataset import coverage as why
 from agentlightning.adapter.dataset.call import Selection, calls_of, final_reward, oddities
 from agentlightning.adapter.dataset.row import longest, with_messages
+from agentlightning.adapter.tree import TraceTree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +51,7 @@ class Preferences:
         if len(found) > 1:
             self._coverage.left_out[why.NO_COUNTERPART] += len(found) - 1
         call = found[-1]
-        call.reward = final_reward(recorded)
+        call.reward = final_reward(TraceTree(span.span_id, span) for span in recorded.spans)
         candidate = _Candidate(
             recorded.rollout.rollout_id, call.prompt + call.completion, call.tools, call.reward, oddities(call)
         )

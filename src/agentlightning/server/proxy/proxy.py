@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from agentlightning._internal.guard import guard
-from agentlightning.errors import StoreUnavailableError
 from agentlightning.server.access import AccessRules
 from agentlightning.server.app import create_app
-from agentlightning.server.launcher import ServerOptions, base_url, bind, make_config
+from agentlightning.server.launcher import ServerOptions, base_url, bind, make_config, wait_until_started
 from agentlightning.server.proxy.backend import Pool, backends_of
 from agentlightning.server.proxy.relay import Relay
 from agentlightning.server.proxy.sink import SpanSink
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from agentlightning.server.access import TokenFile
     from agentlightning.store.base import LightningStore
 
-_START_TIMEOUT_S = 10.0
 _STOP_TIMEOUT_S = 5.0
 
 
@@ -95,13 +93,8 @@ class LLMProxy:
         )
         thread.start()
         self._server, self._thread = server, thread
-        waited = threading.Event()
-        for _ in range(int(_START_TIMEOUT_S / 0.01)):
-            if server.started:
-                return self
-            waited.wait(0.01)
-        msg = f"the proxy at {self._url} did not start within {_START_TIMEOUT_S} s"
-        raise StoreUnavailableError(msg)
+        wait_until_started(server, f"the proxy at {self._url}")
+        return self
 
     def stop(self) -> None:
         """End after the requests under way, and write their spans; a second call does nothing. The store stays open."""
