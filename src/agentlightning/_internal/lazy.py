@@ -18,6 +18,7 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], 
     """
 
     def resolve(name: str) -> Any:  # noqa: ANN401 - any public object
+        """Return the public object called *name*; AttributeError when the package has none."""
         home = homes.get(name)
         if home is None:
             msg = f"module {package!r} has no attribute {name!r}"
@@ -29,6 +30,7 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], 
         return value
 
     def names() -> list[str]:
+        """Return every name of the package, loaded or not, sorted."""
         return sorted({*vars(sys.modules[package]), *homes})
 
     return resolve, names

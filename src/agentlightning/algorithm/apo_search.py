@@ -240,6 +240,7 @@ async def _on_thread(work: Callable[[], None]) -> None:
     context = copy_context()
 
     def finish(error: BaseException | None) -> None:
+        """Set the outcome, unless nobody waits for it any more. On the event loop's thread."""
         if done.done():
             return
         if error is None:
@@ -248,6 +249,7 @@ async def _on_thread(work: Callable[[], None]) -> None:
             done.set_exception(error)
 
     def call() -> None:
+        """Do the work and hand what it raised, or None, to the event loop. On the thread of the search."""
         found: BaseException | None = None
         try:
             context.run(work)

@@ -63,17 +63,23 @@ class FunctionalAlgorithm(Algorithm, Generic[AF]):
         self: FunctionalAlgorithm[Literal[False]],
         train_dataset: Dataset[Any] | None = None,
         val_dataset: Dataset[Any] | None = None,
-    ) -> None: ...
+    ) -> None:
+        """Call a plain function: done when it returns."""
+
     @overload
     def run(
         self: FunctionalAlgorithm[Literal[True]],
         train_dataset: Dataset[Any] | None = None,
         val_dataset: Dataset[Any] | None = None,
-    ) -> Awaitable[None]: ...
+    ) -> Awaitable[None]:
+        """Call an async function: done when it was awaited."""
+
     @overload
     def run(
         self, train_dataset: Dataset[Any] | None = None, val_dataset: Dataset[Any] | None = None
-    ) -> Awaitable[None] | None: ...
+    ) -> Awaitable[None] | None:
+        """Call a function of either kind."""
+
     def run(
         self, train_dataset: Dataset[Any] | None = None, val_dataset: Dataset[Any] | None = None
     ) -> Awaitable[None] | None:

@@ -111,6 +111,7 @@ def calls_with_turns(view: RolloutView, fetch: Fetch) -> Iterator[Call]:
     seen: list[tuple[Node, SpanRow]] = []
 
     def conversations() -> Iterator[Conversation]:
+        """Yield the conversation of each call, after noting whose it is."""
         for call in with_spans(view, fetch):
             seen.append((call.node, call.row))
             yield call.conversation()

@@ -83,6 +83,7 @@ class Child:
                 before[number] = signal.signal(number, handler)
 
         def restore() -> None:
+            """Give the signals back to the handlers that were there before."""
             for number, handler in before.items():
                 signal.signal(number, handler)
 

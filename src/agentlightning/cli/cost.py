@@ -139,6 +139,7 @@ def _key(by: str, view: RolloutView) -> Callable[[Node], str]:
         return lambda node: names.get(id(node), _NO_AGENT)
 
     def key(node: Node) -> str:
+        """Return the group of *node*; empty for a node without a span."""
         row = node.row
         if row is None:
             return ""

@@ -55,6 +55,7 @@ class _Lines:
         self._pairs = Preferences(selection, coverage) if form == "dpo" else None
 
     def add(self, recorded: Recorded) -> None:
+        """Write the lines of a rollout; pairs of rollouts wait for the end."""
         if self._pairs is not None:
             self._pairs.add(recorded)
             return
@@ -62,6 +63,7 @@ class _Lines:
             self._write(line)
 
     def finish(self) -> None:
+        """Write the pairs, where the format has any."""
         for line in self._pairs.pairs() if self._pairs is not None else ():
             self._write(line)
 
@@ -90,6 +92,7 @@ class _Folder(_Lines):
         self._folder = folder
 
     def add(self, recorded: Recorded) -> None:
+        """Write the file of a rollout; one that is there is replaced as a whole."""
         with _replaced(self._folder / _file_name(recorded.rollout.rollout_id)) as part, _opened(part, "") as stream:
             self._stream = stream
             super().add(recorded)
@@ -115,12 +118,13 @@ class _Table:
         self._coverage = coverage
 
     def add(self, recorded: Recorded) -> None:
+        """Add the rows of a rollout to the table."""
         self._coverage.exported += len(calls_of(_latest(recorded), self._selection, self._coverage))
         self._table.add(recorded)
         self._coverage.lines += len(recorded.spans)
 
     def finish(self) -> None:
-        pass
+        """Do nothing: whoever opened the table closes it."""
 
 
 def _json(line: dict[str, Any]) -> str:

@@ -49,10 +49,12 @@ class _LazyGroup(click.Group):
     """A group that imports a command when it is called: ``agl run`` must not wait for what ``agl show`` needs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return our commands and those of other packages, without importing one."""
         _ = ctx
         return [*COMMANDS, *_further()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command and return it; None when there is no such command."""
         _ = ctx
         if cmd_name not in COMMANDS:
             return _load_further(cmd_name)
@@ -61,6 +63,7 @@ class _LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands; only those of other packages are imported for their help."""
         _ = ctx
         with formatter.section("Commands"):
             further = ((name, _load_further(name)) for name in _further())
@@ -70,6 +73,7 @@ class _LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or say how a program is run when a file was named instead."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:

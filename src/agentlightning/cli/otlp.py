@@ -55,6 +55,7 @@ def backend_options(prefix: str = "") -> Callable[[F], F]:
     )
 
     def add(function: F) -> F:
+        """Give *function* both options."""
         return header(ca_file(function))
 
     return add

@@ -49,6 +49,7 @@ class _RunCommand(click.Command):
     """A command whose options end where the program begins, after ``-m MODULE`` as for Python itself."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the options before the program and leave the program's own to it."""
         taking_value = {
             name for option in self.params if option.nargs == 1 for name in option.opts if not _is_flag(option)
         }
@@ -151,6 +152,7 @@ def _in_time(work: Callable[[], T], timeout_s: float) -> T:
     outcome: Future[T] = Future()
 
     def run() -> None:
+        """Do the work and keep what it returned or raised."""
         try:
             outcome.set_result(work())
         except BaseException as error:  # noqa: BLE001 - it is raised again in the other thread

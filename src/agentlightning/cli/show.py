@@ -137,6 +137,7 @@ def _text(store: LightningStore, found: _Found, kind: str, *, only_open: bool, f
 
 def _fetch(store: LightningStore) -> Callable[[list[tuple[str, str]]], list[Span]]:
     def fetch(keys: list[tuple[str, str]]) -> list[Span]:
+        """Return the spans with these trace and span ids in full."""
         return asyncio.run(store.query_spans_by_key(keys))
 
     return fetch

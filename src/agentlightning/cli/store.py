@@ -81,6 +81,7 @@ def serve(**given: Any) -> None:  # noqa: ANN401 - as many options as a server h
     )
 
     def announce(url: str) -> None:
+        """Say where the store is served, once connections are taken."""
         click.echo(f"serving {store.url} at {url}", err=True)
 
     _show_audit()

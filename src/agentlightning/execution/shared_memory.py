@@ -101,6 +101,7 @@ class _Execution:
         self._lock = threading.Lock()
 
     def run(self) -> None:
+        """Run algorithm and runners until both are done or one failed; raise what failed."""
         strategy = self._strategy
         runners = [self._thread(self._run_runner, number) for number in range(strategy.n_runners)]
         threads = runners if strategy.main_thread == "algorithm" else [self._thread(self._run_algorithm)]

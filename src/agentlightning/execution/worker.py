@@ -57,15 +57,19 @@ class _OrphanEvent:
         self._parent = parent
 
     def set(self) -> None:
+        """Ask all who share the event to stop."""
         self._event.set()
 
     def clear(self) -> None:
+        """Take the request to stop back; the end of the parent stays one."""
         self._event.clear()
 
     def is_set(self) -> bool:
+        """Tell whether to stop: it was asked for, or the parent has gone."""
         return self._event.is_set() or os.getppid() != self._parent
 
     def wait(self, timeout: float | None = None) -> bool:
+        """Wait at most *timeout* seconds (None: for ever) until it is time to stop; tell whether it is."""
         until = None if timeout is None else time.monotonic() + timeout
         while not self.is_set() and (until is None or time.monotonic() < until):
             self._event.wait(_LOOK_S)

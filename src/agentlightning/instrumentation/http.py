@@ -75,14 +75,18 @@ class HttpxInstrumentor(HttpInstrumentor):
         streams = _stream(httpx), _async_stream(httpx)
 
         def start(request: Any) -> HttpCall | None:  # noqa: ANN401 - of httpx
+            """Begin a call when *request* goes to a model; None for any other."""
             with guard("http.start"):
                 body = getattr(request, "_content", None)  # absent where the body is a stream, which we do not read
                 return recorder.start(request.method, str(request.url), request.headers, body)
             return None
 
         def sync_send(original: Callable[..., Any]) -> Callable[..., Any]:
+            """Wrap ``Client.send``."""
+
             @functools.wraps(original)
             def send(this: object, request: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - of httpx
+                """Send *request* inside a span, where it goes to a model."""
                 call = start(request)
                 if call is None:
                     return original(this, request, *args, **kwargs)
@@ -94,8 +98,11 @@ class HttpxInstrumentor(HttpInstrumentor):
             return send
 
         def async_send(original: Callable[..., Any]) -> Callable[..., Any]:
+            """Wrap ``AsyncClient.send``."""
+
             @functools.wraps(original)
             async def send(this: object, request: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - of httpx
+                """Send *request* inside a span, where it goes to a model."""
                 call = start(request)
                 if call is None:
                     return await original(this, request, *args, **kwargs)
@@ -132,6 +139,8 @@ def _stream(httpx: Any) -> type:  # noqa: ANN401 - a module
     """Return our stream, which the library recognises as one of its own kind."""
 
     class Watched(httpx.SyncByteStream):
+        """The library's stream, with each chunk shown to the call as the program reads it."""
+
         def __init__(self, inner: Any, call: HttpCall) -> None:  # noqa: ANN401 - of httpx
             self._inner = inner
             self._call = call
@@ -152,6 +161,7 @@ def _stream(httpx: Any) -> type:  # noqa: ANN401 - a module
             self._call.end()
 
         def close(self) -> None:
+            """Close the stream; what was not read by then will not be."""
             try:
                 self._inner.close()
             finally:
@@ -167,6 +177,8 @@ def _async_stream(httpx: Any) -> type:  # noqa: ANN401 - a module
     """Return the same for asynchronous clients."""
 
     class AsyncWatched(httpx.AsyncByteStream):
+        """As ``Watched``, for the async client."""
+
         def __init__(self, inner: Any, call: HttpCall) -> None:  # noqa: ANN401 - of httpx
             self._inner = inner
             self._call = call
@@ -187,6 +199,7 @@ def _async_stream(httpx: Any) -> type:  # noqa: ANN401 - a module
             self._call.end()
 
         async def aclose(self) -> None:
+            """Close the stream; what was not read by then will not be."""
             try:
                 await self._inner.aclose()
             finally:
@@ -211,6 +224,7 @@ class RequestsInstrumentor(HttpInstrumentor):
 
         @functools.wraps(original)
         def send(this: object, request: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - of requests
+            """Send *request* inside a span, where it goes to a model."""
             call = None
             with guard("http.start"):
                 call = recorder.start(request.method or "", request.url or "", request.headers, request.body)
@@ -236,6 +250,7 @@ def _watch_requests(response: Any, call: HttpCall) -> None:  # noqa: ANN401 - of
     close: Callable[[], None] = response.close
 
     def watched(chunks: Any) -> Iterator[Any]:  # noqa: ANN401 - an iterator
+        """Yield *chunks* as they come and end the call with the last one, or with what reading raised."""
         try:
             for chunk in chunks:
                 call.part(chunk.encode() if isinstance(chunk, str) else chunk)
@@ -248,9 +263,11 @@ def _watch_requests(response: Any, call: HttpCall) -> None:  # noqa: ANN401 - of
         call.end()
 
     def iter_content(*args: Any, **kwargs: Any) -> Iterator[Any]:  # noqa: ANN401 - of requests
+        """Read the body as ``Response.iter_content`` does."""
         return watched(read(*args, **kwargs))  # what it raises for wrong arguments, it raises at once
 
     def closing() -> None:
+        """Close the answer; what was not read by then will not be."""
         try:
             close()
         finally:
@@ -274,6 +291,7 @@ class AiohttpInstrumentor(HttpInstrumentor):
 
         @functools.wraps(original)
         async def request(this: Any, method: str, str_or_url: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - of aiohttp
+            """Make a request inside a span, where it goes to a model."""
             call = None
             with guard("http.start"):
                 body = kwargs.get("json") if kwargs.get("json") is not None else kwargs.get("data")
@@ -317,26 +335,33 @@ class _Content(_Proxy):
             raise
 
     async def read(self, n: int = -1) -> bytes:
+        """Read up to *n* bytes, all for -1."""
         return self._seen(await self._read("read", n))
 
     async def readany(self) -> bytes:
+        """Read what is there."""
         return self._seen(await self._read("readany"))
 
     async def readline(self, **kwargs: Any) -> bytes:  # noqa: ANN401 - of aiohttp
+        """Read a line."""
         return self._seen(await self._read("readline", **kwargs))
 
     async def readuntil(self, *args: Any, **kwargs: Any) -> bytes:  # noqa: ANN401 - of aiohttp
+        """Read up to a separator."""
         return self._seen(await self._read("readuntil", *args, **kwargs))
 
     async def readexactly(self, n: int) -> bytes:
+        """Read *n* bytes; fewer are an ``IncompleteReadError`` of asyncio."""
         return self._seen(await self._read("readexactly", n))
 
     async def readchunk(self) -> tuple[bytes, bool]:
+        """Read what is there, and tell whether an HTTP chunk ends with it."""
         chunk, is_end = await self._read("readchunk")
         self._seen(chunk)
         return chunk, is_end
 
     def read_nowait(self, n: int = -1) -> bytes:
+        """Read up to *n* bytes that have come already."""
         return self._seen(self.__wrapped__.read_nowait(n))
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -344,14 +369,17 @@ class _Content(_Proxy):
             yield line
 
     async def iter_chunked(self, n: int) -> AsyncIterator[bytes]:
+        """Yield the body in parts of at most *n* bytes."""
         while chunk := await self.read(n):
             yield chunk
 
     async def iter_any(self) -> AsyncIterator[bytes]:
+        """Yield the body in parts as they come."""
         while chunk := await self.readany():
             yield chunk
 
     async def iter_chunks(self) -> AsyncIterator[tuple[bytes, bool]]:
+        """Yield each part with whether an HTTP chunk ends with it."""
         while True:
             chunk, is_end = await self.readchunk()
             if not chunk and not is_end:
@@ -367,10 +395,12 @@ def _watch_aiohttp(response: Any, call: HttpCall) -> None:  # noqa: ANN401 - of 
     response.content = _Content(response.content, call)
 
     def releasing() -> Any:  # noqa: ANN401 - of aiohttp
+        """Give the connection back: what was not read by then will not be."""
         call.end(whole=False)
         return release()
 
     def closing() -> None:
+        """Close the connection: what was not read by then will not be."""
         call.end(whole=False)
         close()
 

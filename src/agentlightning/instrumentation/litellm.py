@@ -43,6 +43,7 @@ def _with_token_ids(original: Callable[..., Any]) -> Callable[..., Any]:
         kwargs: Any,  # noqa: ANN401 - of LiteLLM
         response_obj: Any | None,  # noqa: ANN401 - of LiteLLM
     ) -> Any:  # noqa: ANN401 - of LiteLLM
+        """Let LiteLLM write its attributes, then write the token ids of the answer."""
         result = original(self, span, kwargs, response_obj)
         with guard("litellm.set_attributes"):
             if response_obj is not None:

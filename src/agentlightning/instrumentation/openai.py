@@ -85,6 +85,8 @@ class _OpenInference:
         from openinference.instrumentation.openai import OpenAIInstrumentor as Theirs  # noqa: PLC0415 - 100 ms
 
         class Ours(Theirs):
+            """Their instrumentor, as one of our own beside the program's."""
+
             # BaseInstrumentor is a singleton, and the program may use theirs.
             _instance = None
 

@@ -166,18 +166,22 @@ class _Body:
         read, aread, close, aclose = response.read, response.aread, response.close, response.aclose
 
         def reading() -> bytes:
+            """Read the body, and note that the library does."""
             with self._reading():
                 return read()
 
         async def areading() -> bytes:
+            """As ``reading``, for the async client."""
             with self._reading():
                 return await aread()
 
         def closing() -> None:
+            """Close the answer, and note that no more of it will be read."""
             close()
             self._closed()
 
         async def aclosing() -> None:
+            """As ``closing``, for the async client."""
             await aclose()
             self._closed()
 

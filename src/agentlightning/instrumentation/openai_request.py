@@ -84,6 +84,7 @@ def sync_request(routing: Routing, bare: Method, traced: Method) -> Method:
 
     @functools.wraps(bare)
     def request(self: object, /, *args: object, **kwargs: object) -> object:
+        """Send a request of the client with the span that ``routing`` chose for it, or with none."""
         call = routing.route(self, args, kwargs)
         if call is None:
             return bare(self, *args, **kwargs)
@@ -111,6 +112,7 @@ def async_request(routing: Routing, bare: AsyncMethod, traced: AsyncMethod) -> A
 
     @functools.wraps(bare)
     async def request(self: object, /, *args: object, **kwargs: object) -> object:
+        """As the plain one, for the async client."""
         call = routing.route(self, args, kwargs)
         if call is None:
             return await bare(self, *args, **kwargs)
@@ -140,6 +142,7 @@ def sync_answer(original: Method) -> Method:
 
     @functools.wraps(original)
     def process(self: object, /, *args: object, **kwargs: object) -> object:
+        """Return the parsed answer, after showing it to the call."""
         result = original(self, *args, **kwargs)
         _show(result)
         return result
@@ -152,6 +155,7 @@ def async_answer(original: AsyncMethod) -> AsyncMethod:
 
     @functools.wraps(original)
     async def process(self: object, /, *args: object, **kwargs: object) -> object:
+        """As the plain one, for the async client."""
         result = await original(self, *args, **kwargs)
         _show(result)
         return result

@@ -55,6 +55,7 @@ class _CloseWatch:
         close, aclose = response.close, response.aclose
 
         def closing() -> None:
+            """Close the stream; a listener is told when nobody was reading."""
             close()
             if not self.is_reading:
                 self.release()
@@ -62,6 +63,7 @@ class _CloseWatch:
                     listener.closed()
 
         async def aclosing() -> None:
+            """As ``closing``, for the async client."""
             await aclose()
             if not self.is_reading:
                 self.release()

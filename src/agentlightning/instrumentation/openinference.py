@@ -153,6 +153,7 @@ class LangChainInstrumentor(OpenInferenceInstrumentor):
 
         @functools.wraps(original)
         def first_init(this: object, *args: object, **kwargs: object) -> None:
+            """Instrument LangChain before its first callback manager is made, then make that."""
             with guard("langchain.first_run"):
                 self._begin()
             taken_off = manager.__init__ is not first_init and self._is_outermost

@@ -51,6 +51,7 @@ def _guard(place: str) -> Guard:
 
 def _lazy_class(home: str, attribute: str) -> Callable[[], Instrumentor]:
     def make() -> Instrumentor:
+        """Import the instrumentor's module and make it."""
         from importlib import import_module  # noqa: PLC0415 - not needed before a library is imported
 
         return getattr(import_module(home), attribute)()
@@ -204,6 +205,7 @@ class _Finder:
             return
 
         def exec_module(module: ModuleType) -> None:
+            """Run the module's code, then turn its instrumentors on; the finder's method is left as it was."""
             self._execute(execute, module, name)
             if module.__name__ == name:
                 if namespace.get("exec_module") is exec_module:

@@ -135,6 +135,7 @@ class _Wrapping:
 
         @functools.wraps(original)
         def wrapper(self: object, /, *args: object, **kwargs: object) -> object:
+            """Call the method inside a span, unless another part records the call."""
             operation: Operation | None = None
             if switch.on and (operation_class.is_part or not is_inside(self)):
                 with guard("smolagents.call"):

@@ -196,9 +196,15 @@ def rollout(func: Callable[..., Any]) -> FunctionalLitAgent[Any]:
 
 
 @overload
-def llm_rollout(func: LlmRolloutFunc[T]) -> FunctionalLitAgent[T]: ...
+def llm_rollout(func: LlmRolloutFunc[T]) -> FunctionalLitAgent[T]:
+    """As ``@llm_rollout``."""
+
+
 @overload
-def llm_rollout(*, strip_proxy: bool = True) -> Callable[[LlmRolloutFunc[T]], FunctionalLitAgent[T]]: ...
+def llm_rollout(*, strip_proxy: bool = True) -> Callable[[LlmRolloutFunc[T]], FunctionalLitAgent[T]]:
+    """As ``@llm_rollout(...)``."""
+
+
 def llm_rollout(
     func: LlmRolloutFunc[T] | None = None, *, strip_proxy: bool = True
 ) -> FunctionalLitAgent[T] | Callable[[LlmRolloutFunc[T]], FunctionalLitAgent[T]]:
@@ -213,15 +219,22 @@ def llm_rollout(
     """
 
     def decorate(function: LlmRolloutFunc[T]) -> FunctionalLitAgent[T]:
+        """Make the agent; ValueError names the parameter that is wrong."""
         return FunctionalLitAgent(function, strip_proxy=strip_proxy, signature=analyse(function, "llm"))
 
     return decorate if func is None else decorate(func)
 
 
 @overload
-def prompt_rollout(func: PromptRolloutFunc[T]) -> FunctionalLitAgent[T]: ...
+def prompt_rollout(func: PromptRolloutFunc[T]) -> FunctionalLitAgent[T]:
+    """As ``@prompt_rollout``."""
+
+
 @overload
-def prompt_rollout() -> Callable[[PromptRolloutFunc[T]], FunctionalLitAgent[T]]: ...
+def prompt_rollout() -> Callable[[PromptRolloutFunc[T]], FunctionalLitAgent[T]]:
+    """As ``@prompt_rollout()``."""
+
+
 def prompt_rollout(
     func: PromptRolloutFunc[T] | None = None,
 ) -> FunctionalLitAgent[T] | Callable[[PromptRolloutFunc[T]], FunctionalLitAgent[T]]:
@@ -232,6 +245,7 @@ def prompt_rollout(
     """
 
     def decorate(function: PromptRolloutFunc[T]) -> FunctionalLitAgent[T]:
+        """Make the agent; ValueError names the parameter that is wrong."""
         return FunctionalLitAgent(function, signature=analyse(function, "prompt_template"))
 
     return decorate if func is None else decorate(func)

@@ -75,16 +75,20 @@ class _CallableWrapper(AgentWrapper):
     """Any function or callable object: what it can be given by name it gets, the first other parameter is the task."""
 
     def matches(self, agent: object) -> bool:
+        """Take whatever can be called."""
         return callable(agent)
 
     def is_async(self, agent: object) -> bool:
+        """Tell whether calling it gives a coroutine."""
         return is_coroutine_function(agent)
 
     def is_shared(self, agent: object) -> bool:
+        """Return True: what calls of a function share is its own business."""
         _ = agent
         return True
 
     def run(self, agent: object, task: object, places: dict[str, Any]) -> Any:  # noqa: ANN401 - of the base
+        """Call the function with what it names; TypeError and ValueError say which parameter is wrong."""
         function = cast("Callable[..., Any]", agent)
         parameters = _parameters_of(function)
         names = [parameter.name for parameter in parameters]

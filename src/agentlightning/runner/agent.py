@@ -242,6 +242,7 @@ class LitAgentRunner(Runner[T]):
         """Claim up to *count* rollouts and begin each at once; return how many it were."""
 
         async def claim_one() -> bool:
+            """Begin with the next rollout of the queue; tell whether there was one."""
             attempted = await self._claim()
             if attempted is not None:
                 self._begin(attempted)

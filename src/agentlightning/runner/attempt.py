@@ -153,6 +153,7 @@ class AttemptRun:
         name = str(getattr(self._place.agent, "__name__", type(self._place.agent).__name__))
 
         def record() -> None:
+            """Write the result's rewards and spans; blocks until they are stored."""
             writer = self._place.store
             record_result(value, agent=name, rollout_id=rollout_id, attempt_id=attempt_id, writer=writer)
 

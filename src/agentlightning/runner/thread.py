@@ -30,6 +30,7 @@ async def run_in_thread(function: Callable[[], Any]) -> Answer:
     context = copy_context()
 
     def work() -> None:
+        """Call the function in the caller's context and hand its answer to the event loop."""
         answer = context.run(_call, function)
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(_set, future, answer)

@@ -259,6 +259,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     pending = [body]
 
     async def again() -> MutableMapping[str, Any]:
+        """Hand the body out once, then whatever the server receives."""
         if pending:
             return {"type": "http.request", "body": pending.pop(), "more_body": False}
         return await receive()

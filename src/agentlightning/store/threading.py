@@ -42,6 +42,7 @@ class LightningStoreThreaded(ForwardingStore):
         """Run *call* on the store's thread and wait for it without keeping this event loop waiting."""
 
         async def run() -> T:
+            """Make the call on the store's own loop."""
             return await call(self.store)
 
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(run(), self._home.loop()))
@@ -51,6 +52,7 @@ class LightningStoreThreaded(ForwardingStore):
         done: concurrent.futures.Future[WriteResult] = concurrent.futures.Future()
 
         def write() -> None:
+            """Write the batch on the thread of the store's loop and hand the outcome to the caller."""
             try:
                 done.set_result(self.store.write_batch(batch))
             except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is

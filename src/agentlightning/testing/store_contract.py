@@ -254,6 +254,7 @@ async def rollouts_are_found_by_what_they_are(store: LightningStore) -> None:
     ids = [first.rollout_id, second.rollout_id, third.rollout_id]
 
     async def found(where: RolloutFilter) -> list[int]:
+        """Return which of the rollouts, by their place, the filter lets through."""
         return [ids.index(rollout.rollout_id) for rollout in await store.query_rollouts(where=where)]
 
     assert await found(RolloutFilter()) == [0, 1, 2]

@@ -106,6 +106,7 @@ async def places_of_deleted_spans_are_noticed(store: LightningStore) -> None:
     first, second, third = (start_of(store, number) for number in (6, 7, 8))
 
     def written(start: RolloutStart, numbers: range) -> None:
+        """Write spans with these numbers, as a pipeline does."""
         spans = [record_of(start.rollout_id, start.attempt_id, number) for number in numbers]
         store.write_batch(WriteBatch(starts=[start], spans=spans, project=store.project))
 

@@ -119,9 +119,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return cast("Server", self.server)
 
     def do_GET(self) -> None:
+        """Answer as the script says."""
         self._serve()
 
     def do_POST(self) -> None:
+        """Answer as the script says."""
         self._serve()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name

@@ -67,6 +67,7 @@ def _watch_http() -> None:
 
 def _http_client(name: str) -> Callable[[], Instrumentor]:
     def make() -> Instrumentor:
+        """Make the instrumentor of this HTTP client."""
         from agentlightning.instrumentation.http import CLIENTS  # noqa: PLC0415 - loads OpenTelemetry
 
         return CLIENTS[name]()

@@ -96,6 +96,7 @@ class SubprocessInstrumentor(Instrumentor):
 
         @functools.wraps(original)
         def init(popen: subprocess.Popen[Any], *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - of Popen
+            """Start the program with rollout and trace of the caller in its environment."""
             with guard("subprocess"):
                 args, kwargs = _with_environment(args, kwargs)
             original(popen, *args, **kwargs)
@@ -150,6 +151,7 @@ class MultiprocessingInstrumentor(Instrumentor):
 def _carrying_start(original: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(original)
     def start(process: Any) -> None:  # noqa: ANN401 - a BaseProcess
+        """Start the process with rollout and trace of the caller in its environment."""
         with guard("multiprocessing.start"):
             variables = child_environment()
             if variables is not None:

@@ -41,10 +41,12 @@ class _LastTrace:
         self.in_process: list[ReadableSpan] = []
 
     def keep(self, spans: list[ReadableSpan]) -> None:
+        """Remember the spans of a trace that was left, for this context and for the process."""
         self.here.set(spans)
         self.in_process = spans
 
     def get(self) -> list[ReadableSpan]:
+        """Return the spans of the last trace of this context, else of the process, as a new list."""
         here = self.here.get()
         return list(self.in_process if here is None else here)
 

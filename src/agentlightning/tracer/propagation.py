@@ -89,6 +89,7 @@ def install() -> None:
 def _carrying_start(original: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(original)
     def start(thread: Any) -> None:  # noqa: ANN401 - a Thread
+        """Start the thread with what the caller's context carries, where it carries anything."""
         with guard("threading.start"):
             if _Carrier.needed():
                 setattr(thread, _CARRIED, _Carrier())
@@ -100,6 +101,7 @@ def _carrying_start(original: Callable[..., None]) -> Callable[..., None]:
 def _carried_bootstrap(original: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(original)
     def bootstrap(thread: Any) -> None:  # noqa: ANN401 - a Thread
+        """Run the thread in what it was started with."""
         carrier: _Carrier | None = thread.__dict__.pop(_CARRIED, None)
         if carrier is None:
             original(thread)
@@ -112,6 +114,7 @@ def _carried_bootstrap(original: Callable[..., None]) -> Callable[..., None]:
 def _carrying_item(original: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(original)
     def init(item: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - of the pool
+        """Make the work item, with what the submitter's context carries."""
         original(item, *args, **kwargs)
         with guard("threading.submit"):
             # A worker thread may carry the state of the task that started it: each task brings its own, even if empty.
@@ -123,6 +126,7 @@ def _carrying_item(original: Callable[..., None]) -> Callable[..., None]:
 def _carried_run(original: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(original)
     def run(item: Any, *args: Any) -> None:  # noqa: ANN401 - of the pool
+        """Run the work item in what it was submitted with."""
         carrier: _Carrier | None = item.__dict__.pop(_CARRIED, None)
         if carrier is None:
             original(item, *args)

@@ -73,6 +73,7 @@ class _StampingSampler(Sampler):
         links: Sequence[Link] | None = None,
         trace_state: TraceState | None = None,
     ) -> SamplingResult:
+        """Decide on a span, and return its stamps as attributes; a failure of ours keeps the span."""
         _ = kind, links, trace_state
         parent = trace_api.get_current_span(parent_context).get_span_context()
         state = parent.trace_state
@@ -104,6 +105,7 @@ class _StampingSampler(Sampler):
         return SamplingResult(decision, attributes, state)
 
     def get_description(self) -> str:
+        """Return the name under which the SDK lists this sampler."""
         return "AgentLightning"
 
 
@@ -119,6 +121,7 @@ class _RolloutIds(RandomIdGenerator):
     """Root spans of one rollout share its trace, in all of its processes."""
 
     def generate_trace_id(self) -> int:
+        """Return the trace of the running rollout, else a new one."""
         rollout = running.get() or home_rollout()
         return super().generate_trace_id() if rollout is None else rollout.trace_id
 
@@ -306,6 +309,7 @@ def _watch_set_tracer_provider() -> None:
 
     @functools.wraps(original)
     def set_tracer_provider(tracer_provider: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - of OpenTelemetry
+        """Set the provider, then join it when it was taken."""
         original(tracer_provider, *args, **kwargs)
         with guard("provider.join"):
             if isinstance(tracer_provider, TracerProvider) and trace_api.get_tracer_provider() is tracer_provider:

@@ -97,6 +97,7 @@ def _inside_what_runs(store: LightningStore) -> LightningStore:
 def _with_parent(make: Callable[..., Awaitable[Any]], rollout_id: str) -> Callable[..., Awaitable[Any]]:
     @functools.wraps(make)
     async def made(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - of the method
+        """Make rollouts whose metadata name their parent, unless the caller named one."""
         given: dict[str, Any] | None = args[_METADATA] if len(args) > _METADATA else kwargs.pop("metadata", None)
         named = {"parent_rollout_id": rollout_id, **(given or {})}
         return await make(*args[:_METADATA], *args[_METADATA + 1 :], metadata=named, **kwargs)

@@ -259,6 +259,7 @@ class Trainer:
         from agentlightning.store.url import open_store  # noqa: PLC0415 - only where something is copied
 
         async def copy() -> None:
+            """Copy what the default store does not have yet."""
             target = open_store()
             try:
                 self._copied.update(await copy_rollouts(self.store, target, known=self._copied))
@@ -307,6 +308,7 @@ def _outside_event_loops(work: Callable[[], None]) -> None:
     errors: list[BaseException] = []
 
     def run() -> None:
+        """Do the work and keep what it raised."""
         try:
             work()
         except BaseException as error:  # noqa: BLE001 - raised by the caller's thread

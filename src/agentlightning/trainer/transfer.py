@@ -42,6 +42,7 @@ class _Copy:
         self._resources = resources
 
     async def copy(self, rollout: Rollout, attempts: list[Attempt]) -> None:
+        """Put a rollout with its attempts and spans into the target; the running rollout becomes its parent."""
         home = home_rollout()
         parent = {"parent_rollout_id": home.rollout_id} if home else {}
         await put_rollout(

@@ -198,18 +198,21 @@ class _Formatter(string.Formatter):
     """``str.format`` without a way to what a value is made of."""
 
     def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401 - of the base
+        """Look a hole up; ValueError for one that reaches for a private name."""
         if "._" in field_name or "[_" in field_name:
             msg = f"the hole {{{field_name}}} reaches for a name with an underscore; pass the value itself"
             raise ValueError(msg)
         return super().get_field(field_name, args, kwargs)
 
     def get_value(self, key: int | str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401 - of the base
+        """Return the value of a hole; ValueError for a hole without a name."""
         if isinstance(key, int) or not key:
             msg = "holes of a prompt have names, such as {question}; double the braces of text: {{ }}"
             raise ValueError(msg)
         return super().get_value(key, args, kwargs)
 
     def format_field(self, value: Any, format_spec: str) -> str:  # noqa: ANN401 - of the base
+        """Format a value; ValueError for a width beyond ``MAX_PROMPT_CHARS``."""
         digits = "".join(character if character.isdigit() else " " for character in format_spec).split()
         if any(len(number) > len(str(MAX_PROMPT_CHARS)) or int(number) > MAX_PROMPT_CHARS for number in digits):
             msg = f"the format {format_spec!r} makes a text longer than {MAX_PROMPT_CHARS:,} characters"
@@ -239,9 +242,12 @@ def _environment() -> SandboxedEnvironment:
     from jinja2.sandbox import ImmutableSandboxedEnvironment  # noqa: PLC0415
 
     class Environment(ImmutableSandboxedEnvironment):
+        """Jinja's sandbox, with a bound on what multiplying may make."""
+
         intercepted_binops = frozenset({"*", "**"})
 
         def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:  # noqa: ANN401 - of the base
+            """Compute ``*`` and ``**``; SecurityError for a result beyond ``MAX_PROMPT_CHARS``."""
             if operator == "**" or (hasattr(left, "__len__") or hasattr(right, "__len__")):
                 size = len(left) * int(right) if hasattr(left, "__len__") else 0
                 size = len(right) * int(left) if hasattr(right, "__len__") else size

@@ -195,6 +195,7 @@ def _first(
 
 def _json(*names: str) -> Callable[[Mapping[str, object]], list[Message]]:
     def read(attributes: Mapping[str, object]) -> list[Message]:
+        """Return the messages of the first name that holds any."""
         for name in names:
             value = attributes.get(name)
             found = read_messages(decoded(value) if isinstance(value, str) else [decoded(v) for v in as_list(value)])
@@ -207,6 +208,7 @@ def _json(*names: str) -> Callable[[Mapping[str, object]], list[Message]]:
 
 def _flattened(prefix: str, role: str, *, whole: bool) -> Callable[[Mapping[str, object]], list[Message]]:
     def read(attributes: Mapping[str, object]) -> list[Message]:
+        """Return the messages below the prefix; none of an incomplete list that has to be whole."""
         tree = unflattened(attributes, prefix)
         if whole and not is_complete(tree):
             return []
@@ -259,6 +261,7 @@ def _completion(prefix: str, name: str, role: str) -> Callable[[Mapping[str, obj
     """Read the texts of the completions API: ``llm.prompts.0.prompt.text``."""
 
     def read(attributes: Mapping[str, object]) -> list[Message]:
+        """Return a message for each text; empty ones are left out."""
         listed = as_list(unflattened(attributes, prefix))
         texts = [as_text(as_dict(as_dict(item).get(name)).get("text")) for item in listed]
         return [Message(role, (TextPart(text),)) for text in texts if text]

@@ -27,6 +27,7 @@ class ForwardThread:
 
     def _run(self) -> None:
         async def work() -> None:
+            """Forward until the task is cancelled."""
             self._loop = asyncio.get_running_loop()
             self._started.set()
             await self._forwarder.follow()

@@ -147,6 +147,7 @@ async def redact(state: ServerState, spans: list[SpanRecord], starts: Sequence[R
     """Take credentials out of spans and inputs that no client of ours has redacted, on a helper thread."""
 
     def work() -> None:
+        """Redact inputs, metadata and spans in place. On a thread of the server's pool."""
         with state.redacting:
             for span in spans:
                 state.redactor.redact(span)

@@ -60,6 +60,7 @@ class SqlContents(SqlFollow):
         """Reserve the next number of a rollout; see ``LightningStore``."""
 
         def reserve(transaction: Transaction) -> int:
+            """Take the rollout's next number; UnknownIdError without such a rollout."""
             if not transaction.run("reserve_sequence", (rollout_id,)):
                 msg = f"there is no rollout {rollout_id!r}"
                 raise UnknownIdError(msg)
@@ -104,6 +105,7 @@ class SqlContents(SqlFollow):
         text = to_json(update.model_dump(mode="json")["resources"])
 
         def put(transaction: Transaction) -> None:
+            """Store the snapshot and mark it as the latest; AccessError when the id is another project's."""
             owner = transaction.fetch("project_of_resources", (update.resources_id,)) if is_new else []
             if owner and owner[0][0] != self.project:
                 msg = f"an id for new resources is used in another project than {self.project!r}"

@@ -70,6 +70,7 @@ class SqlFollow(SqlHandle):
 
     async def _look(self, work: Callable[[Transaction], T]) -> T:
         def look() -> T:
+            """Read; in a transaction that writes only where an attempt is overdue."""
             with self.connector.read() as transaction:
                 if self.connector.is_read_only or not transaction.fetch("is_any_due", (now_ns(),)):
                     return work(transaction)

@@ -68,6 +68,7 @@ class SqlHandle:
         """Return the rows of a named query, after overdue attempts were dealt with."""
 
         def fetch() -> list[Row]:
+            """Read; in a transaction that writes only where an attempt is overdue."""
             with self.connector.read() as transaction:
                 if self.connector.is_read_only or not transaction.fetch("is_any_due", (now_ns(),)):
                     return transaction.fetch(query, parameters)

@@ -61,6 +61,7 @@ class SqlLightningStore(SqlContents, LightningStore):
         attempt = NewAttempt(new_attempt_id(), rollout_id or new_rollout_id(), now_ns(), process=process_key())
 
         def create(transaction: Transaction) -> AttemptedRollout:
+            """Insert rollout and attempt, or return those that an earlier call with this id made."""
             if rollout_id is not None and changes.present(transaction, [rollout_id], self.project):
                 return _attempted(transaction, rollout_id)
             self._insert(transaction, new, [attempt.rollout_id], "preparing", attempt.now_ns)
@@ -104,6 +105,7 @@ class SqlLightningStore(SqlContents, LightningStore):
         new = _NewRollouts(inputs, mode, resources_id, config, metadata)
 
         def create(transaction: Transaction) -> list[Row]:
+            """Insert the rollouts unless an earlier call with these ids did, and return their rows."""
             # All or nothing of a call is there: its transaction was one.
             if rollout_ids is None or not changes.present(transaction, ids, self.project):
                 self._insert(transaction, new, ids, "queuing", now_ns())
@@ -143,6 +145,7 @@ class SqlLightningStore(SqlContents, LightningStore):
             return None  # idle workers ask often: they take no writer's turn
 
         def claim(transaction: Transaction) -> AttemptedRollout | None:
+            """Return what an earlier call with this id claimed, else claim the first of the queue."""
             made = changes.find_made(transaction, attempt_id)
             if made is not None:
                 changes.present(transaction, [made.attempt.rollout_id], self.project)
@@ -161,6 +164,7 @@ class SqlLightningStore(SqlContents, LightningStore):
         """Make a further attempt; see ``LightningStore``."""
 
         def start(transaction: Transaction) -> AttemptedRollout:
+            """Add an attempt unless an earlier call with this id did; AccessError when it is another rollout's."""
             made = changes.find_made(transaction, attempt_id)
             if made is None:
                 changes.add_next_attempt(transaction, NewAttempt(attempt_id or new_attempt_id(), rollout_id, now_ns()))
@@ -175,6 +179,7 @@ class SqlLightningStore(SqlContents, LightningStore):
         """Note that an attempt is alive; see ``LightningStore``."""
 
         def beat(transaction: Transaction) -> Attempt:
+            """Renew the lease of the attempt, unless a later one exists."""
             found = changes.find_attempt(transaction, rollout_id, attempt_id)
             lifecycle.check_not_stale(found.attempt)
             changes.note_signs_of_life(transaction, [found.attempt.attempt_id], now_ns())
@@ -278,6 +283,7 @@ class SqlLightningStore(SqlContents, LightningStore):
         """Change the fields that are given; see ``LightningStore``."""
 
         def change(transaction: Transaction) -> Rollout:
+            """Change the fields first, then the status, which may end or queue the rollout."""
             rollout = _rollout(transaction, rollout_id)
             given = {"input": input, "mode": mode, "resources_id": resources_id, "config": config, "metadata": metadata}
             fields = {name: value for name, value in given.items() if not isinstance(value, Unset)}
@@ -312,6 +318,7 @@ class SqlLightningStore(SqlContents, LightningStore):
         """Change the fields that are given; see ``LightningStore``."""
 
         def change(transaction: Transaction) -> Attempt:
+            """Change the status first, which may be refused, then the fields."""
             found = changes.find_attempt(transaction, rollout_id, attempt_id)
             attempt = _attempt(transaction, rollout_id, found.attempt.attempt_id)
             given = {"worker_id": worker_id, "last_heartbeat_time": last_heartbeat_time, "metadata": metadata}

@@ -34,8 +34,11 @@ def _whole(name: str) -> Callable[[Callable[[Row], T]], Callable[[Row], T]]:
     """
 
     def decorate(build: Callable[[Row], T]) -> Callable[[Row], T]:
+        """Wrap a function that builds a model of a row."""
+
         @functools.wraps(build)
         def built(row: Row) -> T:
+            """Build the model; StoreCorruptError names the row that is none."""
             try:
                 return build(row)
             except (ValueError, TypeError, msgspec.MsgspecError) as error:
