@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,14 @@ def uninstrumented() -> Iterator[None]:
     if registry is not None:
         registry.uninstrument_all()
     home_rollout.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def pipes_ignored() -> Iterator[None]:
+    """Fail a test that lets SIGPIPE end this process: a much later one would, at a connection whose other side left."""
+    yield
+    if hasattr(signal, "SIGPIPE"):
+        assert signal.getsignal(signal.SIGPIPE) is signal.SIG_IGN
 
 
 @pytest.fixture(autouse=True)

@@ -19,6 +19,7 @@ from agentlightning._internal.guard import guard
 from agentlightning.errors import AgentLightningError
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from importlib.metadata import EntryPoint
 
 COMMANDS = {
@@ -70,6 +71,20 @@ class _LazyGroup(click.Group):
             lines = [(name, found.get_short_help_str(100)) for name, found in further if found is not None]
             formatter.write_dl([*COMMANDS.items(), *lines])
 
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,  # noqa: ANN401 - click's own signature
+    ) -> click.Context:
+        with _end_with_the_reader():
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own signature
+        with _end_with_the_reader():  # before click makes an exit code of it
+            return super().invoke(ctx)
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -118,18 +133,18 @@ def group(*, verbose: bool) -> None:
 
 def main(arguments: list[str] | None = None) -> Any:  # noqa: ANN401 - never returns
     """Run ``agl`` with *arguments* (default: of the process) and exit."""
-    _close_pipe_quietly()
     _fill_standard_streams()
-    try:
-        code = group.main(arguments, prog_name="agl", standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        sys.exit(130)
-    except AgentLightningError as error:
-        click.echo(f"agl: {error}", err=True)
-        sys.exit(2)
+    with _end_with_the_reader():
+        try:
+            code = group.main(arguments, prog_name="agl", standalone_mode=False)
+        except click.ClickException as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except (click.Abort, KeyboardInterrupt):
+            sys.exit(130)
+        except AgentLightningError as error:
+            click.echo(f"agl: {error}", err=True)
+            sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -144,9 +159,18 @@ def _fill_standard_streams() -> None:
         os.close(place)
 
 
-def _close_pipe_quietly() -> None:
-    """Let ``agl show | head`` end like any Unix tool when its reader is gone."""
-    import signal  # noqa: PLC0415 - a builtin module on every platform, with other names on Windows
+@contextlib.contextmanager
+def _end_with_the_reader() -> Generator[None, None, None]:
+    """Let ``agl show | head`` end like any Unix tool when its reader is gone: by SIGPIPE, without a word.
 
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    The signal stays ignored until then, as Python has it: a connection whose other side leaves is no reason to end.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        import signal  # noqa: PLC0415 - a builtin module on every platform, with other names on Windows
+
+        if hasattr(signal, "SIGPIPE"):
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGPIPE)
+        os._exit(1)  # not by an exception: the interpreter would complain about what it cannot flush

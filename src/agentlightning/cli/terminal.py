@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 _PLAIN_WIDTH = 120
 """Columns when the output is a file or a pipe."""
+_LEAST_WIDTH = 20
 _TAB = "    "
+_WORD = re.compile(r"\S+\s*|\s+")
 _ASCII = str.maketrans(
     {"·": "-", "µ": "u", "…": "~", "✗": "x", "→": ">", "←": "<", "─": "-", "├": "|", "└": "`", "│": "|"}
 )
@@ -44,7 +46,7 @@ def style(text: str, **how: bool | str) -> str:
 def width() -> int:
     """Return how many columns there are; COLUMNS sets them for a file or a pipe too."""
     if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit():
-        return max(20, shutil.get_terminal_size().columns)
+        return max(_LEAST_WIDTH, shutil.get_terminal_size().columns)
     return _PLAIN_WIDTH
 
 
@@ -83,7 +85,26 @@ def wrapped(line: str, columns: int) -> list[str]:
         if len(line) <= columns:
             return [line]
         return textwrap.wrap(line, columns, drop_whitespace=False, replace_whitespace=False, break_on_hyphens=False)
-    return [line] if cell_len(line) <= columns else chop_cells(line, columns)
+    if cell_len(line) <= columns:
+        return [line]
+    pieces = [""]
+    for word in _WORD.findall(line):
+        joined = pieces[-1] + word
+        if cell_len(joined) <= columns:
+            pieces[-1] = joined
+        elif len(word) == cell_len(word) <= columns:
+            pieces.append(word)
+        else:  # wide characters may be broken anywhere
+            pieces[-1:] = chop_cells(joined, columns)
+    return pieces
+
+
+def folded(text: str, indent: str = "") -> list[str]:
+    """Return *text* as indented lines that fit, or as one line where nobody says how wide the output is."""
+    if not (sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()):
+        return [indent + text]
+    pieces = wrapped(text, max(_LEAST_WIDTH, width() - len(indent)))
+    return [indent + piece.strip() for piece in pieces]
 
 
 def write(line: str) -> None:
@@ -135,7 +156,7 @@ def _pager() -> list[str]:
 def _page(command: list[str], lines: Iterable[str]) -> None:
     """Give *lines* to a pager until it has enough of them."""
     environment = {"LESS": "-RFX", **os.environ}
-    with _ignored("SIGINT", "SIGPIPE"), subprocess.Popen(command, stdin=subprocess.PIPE, env=environment) as process:  # noqa: S603 - the user's own
+    with _interrupts_ignored(), subprocess.Popen(command, stdin=subprocess.PIPE, env=environment) as process:  # noqa: S603 - the user's own
         if process.stdin is None:
             return
         encoding = sys.stdout.encoding or "utf-8"
@@ -148,17 +169,14 @@ def _page(command: list[str], lines: Iterable[str]) -> None:
 
 
 @contextlib.contextmanager
-def _ignored(*names: str) -> Generator[None, None, None]:
-    """Ignore signals by their name for a while: an interrupt is for the pager, a closed pipe is seen by the writer."""
-    before = {number: signal.getsignal(number) for name in names if (number := getattr(signal, name, None))}
-    for number in before:
-        # Not SIG_IGN: the pager would inherit it and could not be interrupted.
-        signal.signal(number, _nothing)
+def _interrupts_ignored() -> Generator[None, None, None]:
+    """Ignore interrupts for a while: they are for the pager."""
+    # Not SIG_IGN: the pager would inherit it and could not be interrupted.
+    before = signal.signal(signal.SIGINT, _nothing)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.signal(signal.SIGINT, before)
 
 
 def _nothing(_number: int, _frame: object) -> None:
