@@ -166,7 +166,8 @@ QUEUE_BYTES = Setting("AGL_QUEUE_BYTES", int, default=16 * 2**20, minimum=2**16)
 """Bound of the queue between the program and the worker thread, in bytes of heap (an estimate)."""
 
 SPILL_BYTES = Setting("AGL_SPILL_BYTES", int, default=512 * 2**20, minimum=0)
-"""Most bytes on disk of spans that a store cannot take now; beyond them the oldest are dropped. 0: none are spilled."""
+"""Most bytes on disk of spans that a store cannot take now; beyond them the oldest are dropped, rewards and exceptions
+after all others. 0: none are spilled."""
 
 MAX_VALUE_BYTES = Setting("AGL_MAX_VALUE_BYTES", int, default=2**20, minimum=256, live=True)
 """An attribute value longer than this, in bytes, is cut and marked; token ids and log-probabilities never are."""

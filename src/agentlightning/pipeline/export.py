@@ -369,7 +369,7 @@ class Lane:
             self._spill.close_segment()
         for folder in self._spill.folders:
             if self._replayer is None:
-                self._replayer = Replayer(folder, self._ledger, self._most_records())
+                self._replayer = Replayer(folder, self._ledger, self._most_records(), self._spill.cap.settled)
             if not self._step(self._replayer, deadline):
                 return
             self._replayer.close()
@@ -445,18 +445,31 @@ class Lane:
                 self._spill_all(move_first=True)
             if self._last:
                 self._spill_all(move_first=False)
+            self._lose_rest()
             if self._spill is not None:
                 self._spill.close_segment()
-            self._lose_rest()
 
     def _lose_rest(self) -> None:
         """Count what cannot be brought to the disk as lost, but for the batch that is being written right now."""
         for part in (self._first, self._last):
             for batch in part:
                 if batch is not self._writing:
-                    self._lose(batch, self._reason)
+                    self._lose(self._save_precious(batch), self._reason)
         self._first.clear()
         self._last.clear()
+
+    def _save_precious(self, batch: WriteBatch) -> WriteBatch:
+        """Bring to a disk that has no place for all of *batch* what is lost last, and return the rest."""
+        precious = [span for span in batch.spans if span.name in PRECIOUS]
+        if self._spill is None or not (precious or batch.starts or batch.ends):
+            return batch
+        few = WriteBatch(project=batch.project, rules=batch.rules, starts=batch.starts, spans=precious, ends=batch.ends)
+        try:
+            self._spill.put(few)
+        except Exception as error:  # noqa: BLE001 - not even that has a place; it is counted
+            failures.note("spill", error)
+            return batch
+        return WriteBatch(spans=[span for span in batch.spans if span.name not in PRECIOUS])
 
     def abandon(self) -> None:
         """In a forked child: leave the parent's files to the parent."""

@@ -7,12 +7,14 @@ its segment, how many ended spans come before it, the bytes of the payload, and 
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 MARK = b"\xf5AGL"
 """Begins every frame; 0xF5 is in no UTF-8 text, so texts cannot look like one."""
@@ -64,6 +66,13 @@ class FrameReader:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+    def is_at(self, path: Path) -> bool:
+        """Tell whether the file that is read is the one at *path*."""
+        try:
+            return os.path.samestat(os.fstat(self._file.fileno()), path.stat())
+        except OSError:
+            return False
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the undamaged frames in their order."""

@@ -15,11 +15,12 @@ from agentlightning import settings
 from agentlightning._internal.guard import failures
 from agentlightning.errors import StoreError
 from agentlightning.pipeline import stage
+from agentlightning.pipeline.cap import settle_for
 from agentlightning.pipeline.frame import ENDED, FINISH, HEAD, OPEN, START, Frame, FrameReader
 from agentlightning.pipeline.lock import FolderLock
 from agentlightning.pipeline.receipt import STORED, settle, settle_missing, take_rejected
 from agentlightning.pipeline.segment import SegmentHead, SpillFolder, decode_head, open_segment
-from agentlightning.pipeline.spill import settle_for, spill_folders
+from agentlightning.pipeline.spill import spill_folders
 from agentlightning.store.url import open_writer
 from agentlightning.types.record import AttemptEnd, ResourceRecord, RolloutStart, SpanRecord, WriteBatch
 
@@ -55,11 +56,19 @@ class Replayed(NamedTuple):
 class Replayer:
     """Reads segments and writes their records to a store, one chunk a call. Used by one thread."""
 
-    def __init__(self, folder: SpillFolder, ledger: Ledger | None = None, most_records: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: SpillFolder,
+        ledger: Ledger | None = None,
+        most_records: int | None = None,
+        settled: dict[Path, int] | None = None,
+    ) -> None:
         """Replay what lies in *folder*; *ledger* is this process's own, if it has one.
 
         *most_records*: so many in one chunk at most; None for as many as a local store takes at once.
+        *settled*: where to note the last frame that the store has of a segment that was replayed in part.
         """
+        self._settled = {} if settled is None else settled
         self._most_records = most_records or _CHUNK_RECORDS
         self._most_bytes = min(_CHUNK_BYTES, settings.get(settings.MEMORY_THRESHOLD) // 8)
         self._folder = folder
@@ -70,6 +79,8 @@ class Replayer:
         self._frames: Iterator[Frame] | None = None
         self._head = SegmentHead(process="")
         self._chunk: WriteBatch | None = None
+        self._last = -1
+        """Place in the segment of the last record that was read."""
         self._resources: dict[bytes, ResourceRecord] = {}
         self._damaged = self._damaged_ended = 0
 
@@ -93,6 +104,8 @@ class Replayer:
         settle(chunk.spans, STORED)
         self._settle("stored", stored)
         self._settle("duplicate", duplicate)
+        if self._path is not None:
+            self._settled[self._path] = self._last
         self._chunk = self._read()
         damaged = self._end().damaged if self._chunk is None else 0  # at once: the segment is in the store
         return Replayed(stored, duplicate, damaged)
@@ -104,9 +117,9 @@ class Replayer:
     def _resume(self) -> bool:
         if not self._lock.acquire():
             return False
-        if self._path is not None and self._path.exists():
+        if self._path is not None and self._reader is not None and self._reader.is_at(self._path):
             return True
-        self._forget()  # another process has replayed or dropped it meanwhile
+        self._forget()  # it was replayed, dropped or thinned out meanwhile
         return self._begin()
 
     def _begin(self) -> bool:
@@ -131,6 +144,7 @@ class Replayer:
         batch = WriteBatch(project=self._head.project, rules=self._head.rules)
         count = size = 0
         for frame in self._frames or ():
+            self._last = frame.ordinal
             if frame.kind == HEAD:
                 self._head = decode_head(frame.payload) or self._head
                 batch.project, batch.rules = self._head.project, self._head.rules
@@ -180,6 +194,7 @@ class Replayer:
             failures.note("spill.damaged", ValueError(f"{damaged} records in {path.name}"))
         self._settle("store_error", lost)
         path.unlink(missing_ok=True)
+        self._settled.pop(path, None)
         self._forget()
         return Replayed(damaged=damaged)
 

@@ -94,15 +94,14 @@ class SpillFolder:
 class SegmentWriter:
     """Writes one segment; after an error the file ends where its last good group ends. Used under one lock."""
 
-    def __init__(self, folder: SpillFolder, head: SegmentHead, *, before: Path | None = None) -> None:
-        """Make a new segment in *folder*, to be replayed before the one at *before*, else after all others.
+    def __init__(self, folder: SpillFolder, head: SegmentHead, *, place: int | None = None) -> None:
+        """Make a new segment in *folder*, to be replayed at *place* (see ``place_of``), None for after all others.
 
         Raises:
             OSError: It cannot be made or written; no file is left behind.
         """
         folder.make()
-        stamp_ns = time.time_ns() if before is None else int(before.name.partition("-")[0]) - 1
-        name = f"{stamp_ns:020d}-{os.getpid()}-{os.urandom(4).hex()}"
+        name = f"{time.time_ns() if place is None else place:020d}-{os.getpid()}-{os.urandom(4).hex()}"
         self.path = folder.path / (name + _OPEN)
         flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | _NO_FOLLOW | _CLOSE_ON_EXEC
         self._descriptor = os.open(self.path, flags, 0o600)
@@ -169,6 +168,15 @@ class SegmentWriter:
         if descriptor >= 0:  # a second call must not close what has got the number since
             with contextlib.suppress(OSError):
                 os.close(descriptor)
+
+
+def place_of(path: Path) -> int:
+    """Return the place of the segment at *path* in the order of replay: when it was begun, in nanoseconds since 1970.
+
+    Raises:
+        ValueError: It has not the name of a segment.
+    """
+    return int(path.name.partition("-")[0])
 
 
 def open_segment(path: Path) -> FrameReader | None:

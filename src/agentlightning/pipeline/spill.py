@@ -6,10 +6,7 @@ replay safe to repeat: a span that is stored already counts as a duplicate and c
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
-import logging
 from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -19,18 +16,10 @@ import msgspec
 from agentlightning import settings
 from agentlightning._internal.ids import process_key
 from agentlightning.pipeline import stage
-from agentlightning.pipeline.frame import ENDED, FINISH, OPEN, START
-from agentlightning.pipeline.ledger import settle_file
-from agentlightning.pipeline.lock import FolderLock
+from agentlightning.pipeline.cap import Cap
+from agentlightning.pipeline.frame import ENDED, FINISH, HEADER_BYTES, OPEN, START
 from agentlightning.pipeline.receipt import SPILLED, settle
-from agentlightning.pipeline.segment import (
-    SEGMENT_BYTES,
-    SegmentHead,
-    SegmentWriter,
-    SpillFolder,
-    open_segment,
-    read_head,
-)
+from agentlightning.pipeline.segment import SEGMENT_BYTES, SegmentHead, SegmentWriter, SpillFolder, place_of
 from agentlightning.types.convert import plain_value
 from agentlightning.types.record import AttemptEnd, RolloutStart, SpanRecord, WriteBatch
 
@@ -39,12 +28,12 @@ if TYPE_CHECKING:
 
     from agentlightning.pipeline.ledger import Ledger
 
-log = logging.getLogger("agentlightning.pipeline")
-
 PARCEL_RECORDS, PARCEL_BYTES = 2_000, 2 * 2**20
 """What one request to a remote store holds at most, passed by one batch of the worker."""
 _BYTES_OF_RECORD = 2_000
 """What a record takes in memory beside its texts."""
+_HEADS_BYTES, _SEAL_BYTES = 2**12, HEADER_BYTES
+"""What a segment holds beside its records, at its front (at most, as a rule) and at its end."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -89,6 +78,8 @@ class Spill:
         """Spill for the store at *url*; count in *ledger*."""
         self.folders = spill_folders(url)
         self._ledger = ledger
+        self.cap = Cap(ledger)
+        """What keeps it within its bounds."""
         self.head = SegmentHead(process=process_key(), ledger=str(ledger.path or ""), project=project)
         """What a segment of this process begins with; its spans were redacted by one rule set."""
         self._writer: SegmentWriter | None = None
@@ -139,11 +130,11 @@ class Spill:
         records = list(_encoded(batch))
         if not records:
             return
-        size = sum(len(payload) for _, payload in records)
+        size = sum(len(payload) + HEADER_BYTES for _, payload in records)
         self._make_way(batch.rules, len(records), size)
         if self._writer is None:
             keep = keep and self.bytes < settings.get(settings.MEMORY_THRESHOLD) // 8 and not self._has_closed
-            self._writer = self._open()
+            self._writer = self._open(size)
             self._parcel = Parcel(self._writer, self.head) if keep else None
         try:
             self._writer.append(records)
@@ -157,11 +148,12 @@ class Spill:
 
     def _make_way(self, rules: str, records: int, size: int) -> None:
         """End the segment that is being written when the next records do not fit into it."""
-        if self._parcel is not None:
-            if not self._parcel.has_room(records, size) or rules != self.head.rules:
+        if self._writer is not None:
+            is_over = rules != self.head.rules or self._writer.size + size > self._segment_bytes()
+            if self._parcel is not None and (is_over or not self._parcel.has_room(records, size)):
                 self._finish_parcel()
-        elif self._writer is not None and (self._writer.size >= self._segment_bytes() or rules != self.head.rules):
-            self._end_segment()
+            elif is_over:
+                self._end_segment()
         if rules != self.head.rules:
             self.head = msgspec.structs.replace(self.head, rules=rules)
 
@@ -177,7 +169,7 @@ class Spill:
             return
         records = list(_encoded(batch))
         head = msgspec.structs.replace(self.head, rules=batch.rules)
-        writer = SegmentWriter(SpillFolder(self._closed[0].parent, 0), head, before=self._closed[0])
+        writer = SegmentWriter(SpillFolder(self._closed[0].parent, 0), head, place=place_of(self._closed[0]) - 1)
         try:
             writer.append(records)
         finally:
@@ -185,20 +177,20 @@ class Spill:
         self._ledger.count("spilled", sum(kind == ENDED for kind, _ in records))
         settle(batch.spans, SPILLED)
 
-    def _open(self) -> SegmentWriter:
+    def _open(self, size: int) -> SegmentWriter:
         problem: OSError = OSError("spilling is turned off (AGL_SPILL_BYTES is 0)")
         for folder in self.folders:
             if not folder.max_bytes:
                 break
             try:
-                make_room(folder, self._segment_bytes(), self._ledger)
+                self.cap.make_room(folder, max(self._segment_bytes(), size + _HEADS_BYTES) + _SEAL_BYTES)
                 return SegmentWriter(folder, self.head)
             except OSError as error:
                 problem = error
         raise problem
 
     def _segment_bytes(self) -> int:
-        return min(SEGMENT_BYTES, max(2**16, self.folders[0].max_bytes // 4))
+        return min(SEGMENT_BYTES, max(2**16, self.folders[0].max_bytes // 4)) - _SEAL_BYTES
 
     def close_segment(self) -> None:
         """Close what is being written, so that all of it can be replayed; nothing is kept in memory any more."""
@@ -273,47 +265,3 @@ def _plain(value: object) -> object:
     if isinstance(value, list):
         return [_plain(item) for item in cast("list[object]", value)]
     return plain_value(value)
-
-
-def make_room(folder: SpillFolder, wanted: int, own: Ledger) -> None:
-    """Delete the oldest closed segments until *wanted* more bytes are within the cap; their spans are ``disk_full``."""
-    excess = folder.used_bytes() + wanted - folder.max_bytes
-    if excess <= 0:
-        return
-    lock = FolderLock(folder.path)
-    if lock.acquire():
-        try:
-            for path in folder.ready():
-                if excess > 0:
-                    excess -= _drop(path, own)
-        finally:
-            lock.release()
-    if excess > 0:  # what is left belongs to other processes, which are writing or replaying it
-        raise OSError(errno.ENOSPC, "the spill has reached its cap")
-
-
-def _drop(path: Path, own: Ledger) -> int:
-    """Delete a segment, count its spans as lost, and return its size."""
-    with contextlib.suppress(OSError):
-        reader = open_segment(path)
-        head = read_head(path)
-        if reader is not None:
-            with contextlib.closing(reader):
-                ended = sum(frame.kind == ENDED for frame in reader) + reader.damaged_ended
-            if head is not None:
-                settle_for(head, "disk_full", ended, own)
-            log.warning("the spill is full: %d spans are lost", ended)
-        size = path.stat().st_size
-        path.unlink()
-        return size
-    return 0
-
-
-def settle_for(head: SegmentHead, outcome: str, number: int, own: Ledger | None) -> None:
-    """Note what became of spilled spans, by whoever wrote the segment with *head*; *own*: this process's counters."""
-    if not number:
-        return
-    if own is not None and head.process == process_key():
-        own.settle(outcome, number)
-    elif head.ledger:
-        settle_file(Path(head.ledger), outcome, number)
