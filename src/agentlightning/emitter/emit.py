@@ -37,7 +37,7 @@ def emit_event(
 
     Args:
         event: An event, any object that has what an event has, or the name of a registered type.
-        data: What the event is made of, where *event* is a name.
+        data: What the event is made of; only where *event* is a name.
         keep: False leaves it out (counted ``filtered``), True keeps it whatever the sample rate is; None for what the
             event says. Rewards and exceptions are always kept.
         target: The span that the event is about, which may have ended; None for the current one.
@@ -64,13 +64,13 @@ def _emit(
     receipt: Receipt,
 ) -> None:
     try:
-        made = event_factory.create_event(event, data) if isinstance(event, str) else event
+        made = _made(event, data)
         valid = made.validate()
         if not isinstance(made, CustomEvent):  # an object of the program's that has what an event has
             made = CustomEvent(made.event_type, made.attributes)
             valid = valid and made.validate()
         link, more = (None, None) if target is None else link_to(target)
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
+    except Exception as error:  # noqa: BLE001 - the program's code: a property, a validate; what is no event at all
         _reject(receipt, type(error).__name__, event)
         return
     if not valid:
@@ -84,6 +84,20 @@ def _emit(
     if marks or more:
         attributes.update({**marks, **(more or {})})
     emit_span(made.span_name(), attributes, made.span_status(), link, receipt)
+
+
+def _made(event: EventLike | str, data: Mapping[str, Any] | None) -> EventLike:
+    """Return the event that is meant.
+
+    Raises:
+        ValueError: There is none, or *data* come with an event that has its own.
+    """
+    if isinstance(event, str):
+        return event_factory.create_event(event, data)
+    if data is not None:
+        msg = "data go with the name of a type, not with an event"
+        raise ValueError(msg)
+    return event
 
 
 def _custom_attributes(event: CustomEvent) -> dict[str, EmittedValue]:
@@ -100,5 +114,5 @@ def _reject(receipt: Receipt, problem: str, event: object) -> None:
 
     receipt.settle(_INVALID)
     get_pipeline().queue.refuse("rejected")
-    name = event if isinstance(event, str) else getattr(event, "event_type", type(event).__qualname__)
+    name = event if isinstance(event, str) else type(event).__qualname__
     log.error("an event %.100r was not recorded: %s", name, problem)

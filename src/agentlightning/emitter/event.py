@@ -6,12 +6,13 @@ registry. Importing this loads neither OpenTelemetry nor pydantic; a schema brin
 
 from __future__ import annotations
 
+import functools
 import threading
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 from agentlightning._internal.guard import guard
-from agentlightning.emitter.handler import event_handlers
+from agentlightning.emitter.handler import check_handler, event_handlers
 from agentlightning.emitter.serialization import EventDataError, encode_event
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ class _Type:
         self.schema = schema
         self.version = version
         self.is_builtin = is_builtin
-        self.fits: Callable[[object], object] | None = None if schema is None else _validator(schema)
+        self.fits = None if schema is None else _validator(schema)
 
 
 class EventFactory:
@@ -167,8 +168,11 @@ class EventFactory:
 
         Raises:
             ValueError: The name cannot be used, or the type exists and is another one.
-            TypeError: *factory* cannot be called, or pydantic cannot make a validator of *schema*.
+            TypeError: *factory* or *handler* cannot be called, *version* is no whole number, or pydantic cannot make a
+                validator of *schema*.
         """
+        if handler is not None:
+            check_handler(handler)
         self._register(name, factory, schema, version, replace=replace)
         if handler is not None:
             event_handlers.add(name, handler)
@@ -177,8 +181,14 @@ class EventFactory:
         self, name: str, factory: EventMaker | None, schema: type | None, version: int, *, replace: bool = False
     ) -> None:
         if not is_type_name(name) or name.startswith("agentlightning."):
-            msg = f"an event type is named by 1 to {MAX_TYPE_CHARS} printable characters, not {str(name)[:50]!r}"
+            msg = (
+                f"an event type is named by 1 to {MAX_TYPE_CHARS} printable characters that do not begin with "
+                f"'agentlightning.', not {str(name)[:50]!r}"
+            )
             raise ValueError(msg)
+        if type(version) is not int:
+            msg = f"the version of a schema is a whole number, not {type(version).__qualname__}"
+            raise TypeError(msg)
         if version < 1:
             msg = f"the version of a schema is 1 or more, not {version}"
             raise ValueError(msg)
@@ -204,13 +214,22 @@ class EventFactory:
         """Return an event of a registered type made of *data*.
 
         Raises:
-            ValueError: No such type is registered, or its factory refuses the data.
+            ValueError: No such type is registered, or its factory makes no event of the data.
         """
-        known = self._types.get(type)
+        known = self._known(type)
+        try:
+            made = dict(data or {})
+        except (TypeError, ValueError) as error:
+            msg = f"an event of type {type!r} is made of a mapping"
+            raise EventDataError(msg) from error
+        return _make(type, known, made)
+
+    def _known(self, name: str) -> _Type:
+        known = self._types.get(name) if isinstance(cast("object", name), str) else None
         if known is None:
-            msg = f"no event type {type!r} is registered; there are {', '.join(self.get_supported_types())}"
+            msg = f"no event type {str(name)[:50]!r} is registered; there are {', '.join(self.get_supported_types())}"
             raise ValueError(msg)
-        return known.factory(dict(data or {}))
+        return known
 
     def restore(self, event_type: str, data: dict[str, Any], version: int) -> CustomEvent:
         """Return the event that was recorded or serialised as *data*; a plain one where its type is not known here.
@@ -222,11 +241,7 @@ class EventFactory:
         if known is None or known.version != version:
             event = CustomEvent(event_type, data)
         else:
-            try:
-                event = known.factory(dict(data))
-            except Exception as error:
-                msg = f"the factory of {event_type!r} refused the data: {type(error).__name__}"
-                raise EventDataError(msg) from error
+            event = _make(event_type, known, dict(data))
         event.version = version
         return event
 
@@ -240,10 +255,7 @@ class EventFactory:
         Raises:
             ValueError: No such type is registered.
         """
-        known = self._types.get(type)
-        if known is None:
-            msg = f"no event type {type!r} is registered"
-            raise ValueError(msg)
+        known = self._known(type)
         if known.schema is None:
             return None
         from pydantic import TypeAdapter  # noqa: PLC0415 - loaded with the schema already
@@ -252,20 +264,39 @@ class EventFactory:
 
     def fits_schema(self, event: CustomEvent) -> bool:
         """Tell whether *event* fits the schema of its type; True where there is none. Never raises."""
-        known = self._types.get(event.event_type)
-        fits = None if known is None else known.fits
-        if fits is None:
-            schema = getattr(event, "schema", None)
-            if schema is None:
-                return True
-            fits = _validator(schema)
-        elif known is not None and known.version != event.version:
-            return False
         try:
+            known = self._types.get(event.event_type)
+            fits = None if known is None else known.fits
+            if known is not None and fits is not None:
+                if known.version != event.version:
+                    return False
+            elif event.schema is None:
+                return True
+            else:
+                fits = _validator(event.schema)
             fits(event.attributes)
-        except Exception:  # noqa: BLE001 - ValidationError of pydantic, which is not loaded here, and validators of the user's
+        except Exception:  # noqa: BLE001 - ValidationError of pydantic, which is not loaded here, and code of the user's
             return False
         return True
+
+
+def _make(name: str, known: _Type, data: dict[str, Any]) -> CustomEvent:
+    """Return the event that the factory of a type makes of *data*.
+
+    Raises:
+        EventDataError: It makes none.
+    """
+    try:
+        made = cast("object", known.factory(data))
+    except EventDataError:
+        raise
+    except Exception as error:
+        msg = f"the factory of {name!r} refused the data: {type(error).__name__}"
+        raise EventDataError(msg) from error
+    if not isinstance(made, CustomEvent):
+        msg = f"the factory of {name!r} returned no CustomEvent but {type(made).__qualname__}"
+        raise EventDataError(msg)
+    return made
 
 
 def _plain_event(name: str, version: int) -> EventMaker:
@@ -277,17 +308,28 @@ def _plain_event(name: str, version: int) -> EventMaker:
     return make
 
 
-_VALIDATORS: dict[type, Any] = {}
-
-
 def _validator(schema: type) -> Callable[[object], object]:
-    """Return what raises for data that do not fit *schema*."""
-    found = _VALIDATORS.get(schema)
-    if found is None:
-        from pydantic import TypeAdapter  # noqa: PLC0415 - whoever gives a schema has it
+    """Return what raises for data that do not fit *schema*.
 
-        found = _VALIDATORS[schema] = TypeAdapter[Any](schema)
-    return found.validate_python
+    Raises:
+        TypeError: *schema* is nothing that pydantic validates.
+    """
+    if not isinstance(cast("object", schema), Hashable):
+        msg = f"a schema is a pydantic model, or a type that pydantic validates, not {type(schema).__qualname__}"
+        raise TypeError(msg)
+    return _made_validator(schema)
+
+
+@functools.lru_cache(maxsize=1_000)
+def _made_validator(schema: type) -> Callable[[object], object]:
+    from pydantic import TypeAdapter  # noqa: PLC0415 - whoever gives a schema has it
+    from pydantic.errors import PydanticUserError  # noqa: PLC0415 - as above
+
+    try:
+        return TypeAdapter[object](schema).validate_python
+    except PydanticUserError as error:
+        msg = f"a schema is a pydantic model, or a type that pydantic validates: {error.code}"
+        raise TypeError(msg) from error
 
 
 def is_type_name(name: object) -> bool:

@@ -38,6 +38,13 @@ class EventHandler(Protocol):
         ...
 
 
+def check_handler(handler: object) -> None:
+    """Raise ``TypeError`` unless *handler* can be called."""
+    if not callable(handler):
+        msg = f"a handler is called with an event; {type(handler).__qualname__} cannot be called"
+        raise TypeError(msg)
+
+
 class _Handlers:
     """The handlers of this process, and the thread that calls them."""
 
@@ -50,9 +57,7 @@ class _Handlers:
         self._is_hooked = False
 
     def add(self, event_type: str, handler: EventHandler) -> None:
-        if not callable(handler):
-            msg = f"a handler is called with an event; {type(handler).__qualname__} cannot be called"
-            raise TypeError(msg)
+        check_handler(handler)
         with self._changed:
             self._by_type[event_type] = (*self._by_type.get(event_type, ()), handler)
             first, self._is_hooked = not self._is_hooked, True
@@ -159,9 +164,9 @@ if hasattr(os, "register_at_fork"):
 def add_event_handler(event_type: str, handler: EventHandler) -> None:
     """Call *handler* with each event of *event_type* that this process records from now on. Thread-safe.
 
-    Also for ``message``, ``reward``, ``exception`` and ``object``. Handlers run one after the other on a thread of
-    their own, with the event as it is stored; one that raises is counted and called again for the next event. At the
-    end of the process they get at most 1 s. A forked child keeps the handlers of its parent.
+    Also for ``message``, ``reward``, ``exception`` and ``object``; a type need not be registered. Handlers run one
+    after the other on a thread of their own, with the event as it is stored; one that raises is counted and called for
+    the next event. At the end of the process they get at most 1 s. A forked child keeps the handlers of its parent.
     """
     event_handlers.add(event_type, handler)
 

@@ -89,6 +89,9 @@ def decode_event(data: bytes) -> tuple[str, int, dict[str, Any]]:
     Raises:
         EventDataError: It is none.
     """
+    if not isinstance(cast("object", data), (bytes, bytearray, str)):
+        msg = f"a serialised event is bytes, not {type(data).__qualname__}"
+        raise EventDataError(msg)
     if len(data) > MAX_BYTES:
         msg = f"more than {MAX_BYTES:,} bytes"
         raise EventDataError(msg)

@@ -111,6 +111,26 @@ def test_an_event_that_is_not_kept_says_why(settings: dict[str, Any], arguments:
     assert adds_up() == {"rejected" if reason == "invalid" else reason: 1}
 
 
+class NoEvent:
+    """An object whose every attribute is an error."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+@pytest.mark.parametrize("thing", [None, 5, MessageEvent, NoEvent(), b""], ids=lambda thing: type(thing).__name__)
+def test_what_is_no_event_is_the_program_s_mistake(thing: Any) -> None:
+    """It is dropped as invalid and counted, and is no failure of ours."""
+    assert emit_event(thing).wait(5) == ("dropped", "invalid")
+    assert adds_up() == {"rejected": 1}
+    assert failures.counts() == {}
+
+
+def test_data_beside_an_event_are_not_silently_ignored() -> None:
+    """An event has its own attributes; data with it are a mistake that the receipt tells."""
+    assert emit_event(MessageEvent("a"), {"message": "b"}).wait(5) == ("dropped", "invalid")
+
+
 def test_rewards_are_kept_whatever_the_rate() -> None:
     """A reward that is emitted as an event is never sampled away."""
     configure(sample_rate=0.0)

@@ -267,14 +267,44 @@ def test_wrong_registrations_are_told_at_once(factory: EventFactory) -> None:
         factory.register_event_type("x", 5)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="cannot be called"):
         factory.register_event_type("x", handler=5)  # type: ignore[arg-type]
+    assert "x" not in factory.get_supported_types()
     with pytest.raises(ValueError, match="version"):
         factory.register_event_type("y", version=0)
+    with pytest.raises(TypeError, match="whole number"):
+        factory.register_event_type("y", version=1.5)  # type: ignore[arg-type]
+    for schema in (5, {"type": "object"}):
+        with pytest.raises(TypeError, match="a schema is"):
+            factory.register_event_type("y", schema=schema)  # type: ignore[arg-type]
+    assert "y" not in factory.get_supported_types()
 
 
 def test_an_unknown_type_is_named(factory: EventFactory) -> None:
     """Creating an event of no registered type says which there are."""
-    with pytest.raises(ValueError, match=r"no event type 'nope'.*message"):
-        factory.create_event("nope")
+    for name in ("nope", ["nope"], None):
+        with pytest.raises(ValueError, match=r"no event type .*message"):
+            factory.create_event(name)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="no event type"):
+            factory.json_schema(name)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("data", [{}, {"message": 5, "x": 1}, [1, 2], 5], ids=repr)
+def test_a_factory_that_makes_no_event_is_a_value_error(factory: EventFactory, data: Any) -> None:
+    """Whatever a factory does with data that it cannot use, it is one documented error, which names the type."""
+
+    def picky(data: dict[str, Any]) -> Any:
+        return MessageEvent(data["message"]) if data.get("message") != 5 else 5
+
+    factory.register_event_type("test.picky", picky)
+    with pytest.raises(EventDataError, match=r"test\.picky"):
+        factory.create_event("test.picky", data)
+
+
+@pytest.mark.parametrize("thing", [None, 5, ["a"]], ids=repr)
+def test_what_is_no_event_fits_no_schema_and_is_not_read(thing: Any) -> None:
+    """Checking never raises, and reading raises the one documented error."""
+    assert not SerializationEngine().validate_schema(thing)
+    with pytest.raises(EventDataError, match="is bytes"):
+        SerializationEngine().deserialize(thing)
 
 
 @pytest.mark.parametrize(
