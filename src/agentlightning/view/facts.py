@@ -43,6 +43,7 @@ _COUNTING_KINDS = ("llm", "embedding")
 # The raw usage of these providers leaves the cache out of the prompt tokens; everyone else's includes it.
 _ADDITIVE_PROVIDERS = ("anthropic", "aws")
 _JSON_ERRORS = (msgspec.MsgspecError, UnicodeError, RecursionError)  # of any text, lone surrogates and deep nests
+_LAST = len(TABLE)
 _RESPONSE_ID = re.compile(r'\s*\{\s*"id"\s*:\s*"([^"\\]{1,200})"')
 
 
@@ -137,7 +138,8 @@ def sources(name: str, attributes: Mapping[str, Any]) -> dict[str, Source]:
     """
     if name in _EMITTED_KINDS and not _SLOTS.keys() & attributes.keys():
         return {}
-    return _collect(_SLOTS.keys() & attributes.keys(), attributes)[1]
+    best = _collect(_SLOTS.keys() & attributes.keys(), attributes)[1]
+    return {field: TABLE[rank] for field, rank in best.items()}
 
 
 def provider_name(name: str) -> str | None:
@@ -163,15 +165,16 @@ def _provider(name: str) -> str | None:
     return plain or None
 
 
-def _collect(known: set[str], attributes: Mapping[str, Any]) -> tuple[_Found, dict[str, Source]]:
+def _collect(known: set[str], attributes: Mapping[str, Any]) -> tuple[_Found, dict[str, int]]:
+    """Return the usable values, and for each field the place in the table of the source that it is from."""
     found = _Found()
-    best: dict[str, _Slot] = {}
+    best: dict[str, int] = {}
     for key in known:
         slot = _SLOTS[key]
-        before = best.get(slot.field)
-        if (before is None or slot.rank < before.rank) and slot.read(found, slot, attributes[key]):
-            best[slot.field] = slot
-    return found, {field: slot.source for field, slot in best.items()}
+        rank, field, read, _ = slot
+        if rank < best.get(field, _LAST) and read(found, slot, attributes[key]):
+            best[field] = rank
+    return found, best
 
 
 def _texts(emitted: str | None, found: _Found) -> SpanFacts:

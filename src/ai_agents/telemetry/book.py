@@ -106,12 +106,15 @@ class Book:
                 named = self.active_tasks.get(task_id) or self._ended_tasks.get(task_id)
                 if named is not None:
                     return named
-            for tasks in (list(self.active_tasks.values()), self.session.tasks[-100:]):
-                for task in reversed(tasks):
-                    ended = task.end_time is None or task.end_time >= moment
-                    if task.start_time <= moment and ended and task.task_id != UNASSIGNED:
-                        return task
-            return self.unassigned_task(moment)
+            for task in reversed(self.active_tasks.values()):
+                if task.start_time <= moment:
+                    return task
+            for task in reversed(self.session.tasks):  # they stand in the order in which they ended
+                if task.end_time is None or task.end_time < moment:
+                    break
+                if task.start_time <= moment and task.task_id != UNASSIGNED:
+                    return task
+            return self.unassigned or self.unassigned_task(moment)
 
     def unassigned_task(self, moment: datetime | None = None) -> TaskExecution:
         """Return the task that holds what no task was running for, begun at its first record."""

@@ -57,6 +57,7 @@ _MEASURED = 8
 """One span of so many is measured: reading the clock costs a tenth of reading the span."""
 
 _NS = 1_000_000_000
+_CALLS = ("llm", "embedding")
 _CANCELLED = ("KeyboardInterrupt", "CancelledError", "GeneratorExit")
 
 
@@ -70,6 +71,13 @@ class _Below:
     """Kinds of calls, ``llm`` or ``embedding``, that were counted."""
     planning: int = 0
 
+    def take(self, other: _Below) -> None:
+        """Add what lies below a sibling."""
+        self.records += other.records
+        self.agents += other.agents
+        self.calls |= other.calls
+        self.planning += other.planning
+
 
 class SpanReader:
     """Feeds a collector from the stream of spans. Called by one thread at a time, the pipeline's."""
@@ -81,7 +89,7 @@ class SpanReader:
         self._below: OrderedDict[str, _Below] = OrderedDict()
         self._salt = secrets.token_bytes(16)
         # Under `agl run`, spans without a parent are put below this one, which is in another process.
-        self._outside = os.environ.get("TRACEPARENT", "").split("-")[2:3]
+        self._outside = next(iter(os.environ.get("TRACEPARENT", "").split("-")[2:3]), None)
         self.spans = 0
         """Spans that were read."""
         self._measured_ns = 0
@@ -107,51 +115,45 @@ class SpanReader:
     def _read(self, span: SpanRecord) -> None:
         below = self._below.pop(span.span_id, None)
         facts = facts_of(span.name, span.attributes, scope=span.scope_name)
-        if below is None:
-            below = _Below()
         kind = facts.kind
-        if kind in ("llm", "embedding"):
-            self._model_call(span, facts, below)
+        if kind in _CALLS:
+            # A call that an inner span was already counted for, or that was recorded by hand, is passed on as such.
+            is_new = (below is None or kind not in below.calls) and RECORDED not in span.attributes
+            self._pass_on(span, below, self._model_call(span, facts) if is_new else None, kind)
         elif kind == "tool":
-            self._tool(span, facts, below)
+            self._pass_on(span, below, self._tool(span, facts))
         elif kind == "agent":
-            below = self._agent(span, facts, below)
+            self._pass_on(span, self._agent(span, facts, below or _Below()))
         elif span.name == PLANNING:
+            below = below or _Below()
             below.planning += 1
-        self._pass_on(span, below)
+            self._pass_on(span, below)
+        elif below is not None:
+            self._pass_on(span, below)
 
-    def _model_call(self, span: SpanRecord, facts: SpanFacts, below: _Below) -> None:
-        if facts.kind in below.calls:
-            return
-        below.calls.add(facts.kind)
-        if RECORDED in span.attributes:
-            return
-        prompt = (facts.fresh_tokens or 0) + (facts.cache_read_tokens or 0) + (facts.cache_write_tokens or 0)
-        output = facts.output_tokens or 0
-        began = _time(span.start_ns)
-        call = LLMCall(
+    def _model_call(self, span: SpanRecord, facts: SpanFacts) -> LLMCall:
+        cached, output = facts.cache_read_tokens or 0, facts.output_tokens or 0
+        prompt = (facts.fresh_tokens or 0) + cached + (facts.cache_write_tokens or 0)
+        return LLMCall(
             facts.model or span.name,
             prompt,
             output,
             prompt + output,
             _seconds(span),
-            began,
-            cached_tokens=facts.cache_read_tokens or 0,
-            failed=span.status_code == "ERROR",
-            usage_missing=facts.fresh_tokens is None and facts.output_tokens is None,
-            facts=facts,
+            _time(span.start_ns),
+            None,
+            cached,
+            span.status_code == "ERROR",
+            facts.fresh_tokens is None and facts.output_tokens is None,
+            facts,
         )
-        self._book.float(call, self._task(span, began))
-        below.records.append(call)
-        self._collector.changed()
 
-    def _tool(self, span: SpanRecord, facts: SpanFacts, below: _Below) -> None:
+    def _tool(self, span: SpanRecord, facts: SpanFacts) -> ToolExecution:
         name = facts.tool_name or span.name
         result = span.attributes.get(semconv.OUTPUT_VALUE)
-        began = _time(span.start_ns)
-        tool = ToolExecution(
+        return ToolExecution(
             name,
-            began,
+            _time(span.start_ns),
             _time(span.end_ns or span.start_ns),
             _seconds(span),
             _status(span),
@@ -160,9 +162,6 @@ class SpanReader:
             result_chars=len(result) if isinstance(result, str) else None,
             arguments_key=self._fingerprint(span.attributes.get(semconv.INPUT_VALUE)),
         )
-        self._book.float(tool, self._task(span, began))
-        below.records.append(tool)
-        self._collector.changed()
 
     def _agent(self, span: SpanRecord, facts: SpanFacts, below: _Below) -> _Below:
         """Record the run of an agent, or give what it did to the run that was begun by hand."""
@@ -189,24 +188,39 @@ class SpanReader:
             return None
         return self._book.agent(agent_id)
 
-    def _pass_on(self, span: SpanRecord, below: _Below) -> None:
-        if not (below.records or below.agents or below.calls or below.planning):
-            return
+    def _pass_on(self, span: SpanRecord, below: _Below | None, record: Record | None = None, call: str = "") -> None:
+        """Give what lies below *span*, and the *record* and the kind of *call* of itself, to its parent.
+
+        Without one it belongs to no agent, and goes to its task at once.
+        """
         parent = self._parent(span)
-        if parent is None:
+        above = None
+        if parent is not None:
+            above = self._below.get(parent)
+            if above is None:
+                above = self._below[parent] = below or _Below()
+                self._limit_waiting()
+            elif below is not None:
+                above.take(below)
+            if call:
+                above.calls.add(call)
+        elif below is not None:
             self._book.settle(below.records, None)
-            return
-        known = self._below.setdefault(parent, below)
-        if known is not below:
-            known.records += below.records
-            known.agents += below.agents
-            known.calls |= below.calls
-            known.planning += below.planning
+        if record is not None:
+            task = self._task(span, record.timestamp if isinstance(record, LLMCall) else record.start_time)
+            if above is None:
+                self._book.add(record, task)
+            else:
+                self._book.float(record, task)
+                above.records.append(record)
+            self._collector.changed()
+
+    def _limit_waiting(self) -> None:
         while len(self._below) > _MAX_WAITING:
             self._book.settle(self._below.popitem(last=False)[1].records, None)
 
     def _parent(self, span: SpanRecord) -> str | None:
-        return None if span.parent_id is None or [span.parent_id] == self._outside else span.parent_id
+        return None if span.parent_id == self._outside else span.parent_id
 
     def _task(self, span: SpanRecord, began: datetime) -> TaskExecution:
         task_id = span.attributes.get(TASK_ID)
