@@ -63,3 +63,22 @@ def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     monkeypatch.setattr(values, "used", {})
     settings.renew()
     return home
+
+
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Swallow and count errors of telemetry, as for a user."""
+    monkeypatch.setattr(failures, "loud", False)
+    monkeypatch.setattr(failures, "_counts", {})
+
+
+@pytest.fixture
+def own_pipeline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Give the test a pipeline of its own, which is not kept to the end of the process."""
+    from agentlightning.pipeline import process
+
+    own = vars(process)["_Process"]()
+    monkeypatch.setattr(own, "hook", lambda: None)
+    monkeypatch.setattr(process, "_process", own)
+    yield
+    process.flush(5)

@@ -29,17 +29,7 @@ from agentlightning.pipeline import process
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-
-@pytest.fixture(autouse=True)
-def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Give the test a pipeline of its own, as silent as for a user."""
-    monkeypatch.setattr(failures, "loud", False)
-    monkeypatch.setattr(failures, "_counts", {})
-    own = vars(process)["_Process"]()
-    monkeypatch.setattr(own, "hook", lambda: None)
-    monkeypatch.setattr(process, "_process", own)
-    yield
-    process.flush(5)
+pytestmark = pytest.mark.usefixtures("quiet", "own_pipeline")
 
 
 class Hostile:

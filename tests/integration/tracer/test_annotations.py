@@ -24,22 +24,11 @@ from agentlightning.emitter import (
     get_target,
     get_tracer,
 )
-from agentlightning.pipeline import process
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from agentlightning.types import Span
 
-
-@pytest.fixture(autouse=True)
-def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Give the test a pipeline of its own, on its own store."""
-    own = vars(process)["_Process"]()
-    monkeypatch.setattr(own, "hook", lambda: None)
-    monkeypatch.setattr(process, "_process", own)
-    yield
-    process.flush(5)
+pytestmark = pytest.mark.usefixtures("own_pipeline")
 
 
 WAYS = ["readable", "open span", "context", "stored span", "receipt"]

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from agentlightning._internal.guard import failures
 from agentlightning.types.record import ResourceRecord, SpanRecord
 
 MakeRecord = Callable[..., SpanRecord]
@@ -38,10 +37,3 @@ def make_record(**fields: Any) -> SpanRecord:
 @pytest.fixture(name="make_record")
 def _make_record() -> MakeRecord:
     return make_record
-
-
-@pytest.fixture
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Swallow and count errors of telemetry, as for a user."""
-    monkeypatch.setattr(failures, "loud", False)
-    monkeypatch.setattr(failures, "_counts", {})

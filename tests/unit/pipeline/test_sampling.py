@@ -38,11 +38,8 @@ ERROR = Status(StatusCode.ERROR)
 
 
 @pytest.fixture(name="tracer")
-def _tracer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Tracer]:
+def _tracer(own_pipeline: None) -> Iterator[Tracer]:
     """Return a tracer of our own provider, whose spans go through a pipeline of their own."""
-    fresh = vars(process)["_Process"]()
-    monkeypatch.setattr(fresh, "hook", lambda: None)
-    monkeypatch.setattr(process, "_process", fresh)
     yield provider_module.get_tracer("test")
     while sampling.lowered() < 1:
         sampling.lower(busy=False)
