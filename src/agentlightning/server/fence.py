@@ -7,38 +7,51 @@ read, and refused where it would be changed.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, TypeVar
+import functools
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from agentlightning.errors import AccessError, UnknownIdError
-from agentlightning.store.base import UNSET, LightningStore, Unset
 from agentlightning.store.forward import ForwardingStore
 from agentlightning.store.pack import to_json
-from agentlightning.store.readable import span_of_readable
 from agentlightning.store.sql.manager import SqlLightningStore
 from agentlightning.types.change import Changes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Sequence
 
-    from opentelemetry.sdk.trace import ReadableSpan
-
+    from agentlightning.store.base import LightningStore
+    from agentlightning.store.request import NewRollouts, RolloutChange
     from agentlightning.types.change import ChangeCursor
-    from agentlightning.types.core import (
-        Attempt,
-        AttemptedRollout,
-        AttemptStatus,
-        Rollout,
-        RolloutConfig,
-        RolloutMode,
-        RolloutStatus,
-        TaskInput,
-    )
-    from agentlightning.types.query import SpanRow, StoreStatistics
+    from agentlightning.types.core import AttemptedRollout, Rollout
+    from agentlightning.types.query import StoreStatistics
     from agentlightning.types.record import SpanRecord, WriteBatch, WriteResult
     from agentlightning.types.resources import NamedResources, ResourcesUpdate
     from agentlightning.types.tracer import Span
 
 T = TypeVar("T")
+M = TypeVar("M", bound="Callable[..., Awaitable[object]]")
+
+
+def _of_known(method: M) -> M:
+    """Return *method*, whose first argument is a rollout's id: another project's is an UnknownIdError."""
+
+    @functools.wraps(method)
+    async def call(self: FencedStore, /, rollout_id: str, *args: object, **kwargs: object) -> object:
+        """Call the store behind, unless the rollout is another project's."""
+        return await method(self, await self.known(rollout_id), *args, **kwargs)
+
+    return cast("M", call)
+
+
+def _unless_hidden(method: M, nothing: Callable[[], object]) -> M:
+    """Return *method*, whose first argument is a rollout's id: of another project's there is *nothing*."""
+
+    @functools.wraps(method)
+    async def call(self: FencedStore, /, rollout_id: str, *args: object, **kwargs: object) -> object:
+        """Call the store behind, unless the rollout is another project's."""
+        return nothing() if await self.hides(rollout_id) else await method(self, rollout_id, *args, **kwargs)
+
+    return cast("M", call)
 
 
 class FencedStore(ForwardingStore):
@@ -87,11 +100,17 @@ class FencedStore(ForwardingStore):
             msg = f"some of these {kind} belong to another project than {self.project!r}, to which this token is bound"
             raise AccessError(msg)
 
-    async def _hides(self, rollout_id: str) -> bool:
+    async def hides(self, rollout_id: str) -> bool:
+        """Tell whether a rollout is another project's."""
         return bool(await asyncio.to_thread(self.foreign, "rollouts", [rollout_id]))
 
-    async def _known(self, rollout_id: str) -> str:
-        if await self._hides(rollout_id):
+    async def known(self, rollout_id: str) -> str:
+        """Return *rollout_id*.
+
+        Raises:
+            UnknownIdError: The rollout is another project's.
+        """
+        if await self.hides(rollout_id):
             msg = f"there is no rollout {rollout_id!r}"
             raise UnknownIdError(msg)
         return rollout_id
@@ -129,102 +148,36 @@ class FencedStore(ForwardingStore):
             if record.rollout_id not in rollouts and record.attempt_id not in attempts and record.span_id not in spans
         ]
 
-    async def add_span(self, span: Span) -> Span:
-        """Insert a span; see ``LightningStore``."""
-        return (await self.add_spans([span]))[0]
-
     async def add_spans(self, spans: Sequence[Span]) -> list[Span]:
         """Insert spans; see ``LightningStore``."""
         await asyncio.to_thread(self._refuse, "rollouts", {span.rollout_id for span in spans})
         await asyncio.to_thread(self._refuse, "spans", [(span.trace_id, span.span_id) for span in spans])
         return await self._store.add_spans(spans)
 
-    async def start_rollout(
-        self,
-        input: TaskInput,  # noqa: A002 - a name of the public API
-        mode: RolloutMode | None = None,
-        resources_id: str | None = None,
-        config: RolloutConfig | None = None,
-        metadata: dict[str, Any] | None = None,
-        *,
-        rollout_id: str | None = None,
-    ) -> AttemptedRollout:
+    async def add_started(self, new: NewRollouts) -> AttemptedRollout:
         """Create a rollout; see ``LightningStore``."""
-        await self._check_new(metadata, resources_id)
-        return await self._store.start_rollout(input, mode, resources_id, config, metadata, rollout_id=rollout_id)
+        await self._check_new(new.metadata, new.resources_id)
+        return await self._store.add_started(new)
 
-    async def enqueue_rollout(
-        self,
-        input: TaskInput,  # noqa: A002 - a name of the public API
-        mode: RolloutMode | None = None,
-        resources_id: str | None = None,
-        config: RolloutConfig | None = None,
-        metadata: dict[str, Any] | None = None,
-        *,
-        rollout_id: str | None = None,
-    ) -> Rollout:
-        """Put a rollout into the queue; see ``LightningStore``."""
-        ids = None if rollout_id is None else [rollout_id]
-        return (await self.enqueue_rollouts([input], mode, resources_id, config, metadata, rollout_ids=ids))[0]
-
-    async def enqueue_rollouts(
-        self,
-        inputs: Sequence[TaskInput],
-        mode: RolloutMode | None = None,
-        resources_id: str | None = None,
-        config: RolloutConfig | None = None,
-        metadata: dict[str, Any] | None = None,
-        *,
-        rollout_ids: Sequence[str] | None = None,
-    ) -> list[Rollout]:
+    async def add_queued(self, new: NewRollouts) -> list[Rollout]:
         """Put rollouts into the queue; see ``LightningStore``."""
-        await self._check_new(metadata, resources_id)
-        return await self._store.enqueue_rollouts(inputs, mode, resources_id, config, metadata, rollout_ids=rollout_ids)
+        await self._check_new(new.metadata, new.resources_id)
+        return await self._store.add_queued(new)
 
     async def _check_new(self, metadata: dict[str, Any] | None, resources_id: str | None) -> None:
         await asyncio.to_thread(self._refuse, "rollouts", [str((metadata or {}).get("parent_rollout_id"))])
         await asyncio.to_thread(self._refuse, "resources", [resources_id or ""])
 
-    async def start_attempt(self, rollout_id: str, *, attempt_id: str | None = None) -> AttemptedRollout:
-        """Make a further attempt; see ``LightningStore``."""
-        return await self._store.start_attempt(await self._known(rollout_id), attempt_id=attempt_id)
-
-    async def heartbeat(self, rollout_id: str, attempt_id: str) -> Attempt:
-        """Note that an attempt is alive; see ``LightningStore``."""
-        return await self._store.heartbeat(await self._known(rollout_id), attempt_id)
-
-    async def update_rollout(  # noqa: PLR0913, PLR0917 - signature of the public API
-        self,
-        rollout_id: str,
-        input: TaskInput | Unset = UNSET,  # noqa: A002 - a name of the public API
-        mode: RolloutMode | Unset | None = UNSET,
-        resources_id: str | Unset | None = UNSET,
-        status: RolloutStatus | Unset = UNSET,
-        config: RolloutConfig | Unset = UNSET,
-        metadata: dict[str, Any] | Unset | None = UNSET,
-    ) -> Rollout:
+    async def change_rollout(self, rollout_id: str, change: RolloutChange) -> Rollout:
         """Change a rollout; see ``LightningStore``."""
-        given = None if isinstance(resources_id, Unset) else resources_id
-        await self._check_new(None if isinstance(metadata, Unset) else metadata, given)
-        known = await self._known(rollout_id)
-        return await self._store.update_rollout(known, input, mode, resources_id, status, config, metadata)
+        given = change.given()
+        await self._check_new(given.get("metadata"), given.get("resources_id"))
+        return await self._store.change_rollout(await self.known(rollout_id), change)
 
-    async def update_attempt(
-        self,
-        rollout_id: str,
-        attempt_id: str,
-        status: AttemptStatus | Unset = UNSET,
-        worker_id: str | Unset = UNSET,
-        last_heartbeat_time: float | Unset = UNSET,
-        metadata: dict[str, Any] | Unset | None = UNSET,
-    ) -> Attempt:
-        """Change an attempt; see ``LightningStore``."""
-        known = await self._known(rollout_id)
-        return await self._store.update_attempt(known, attempt_id, status, worker_id, last_heartbeat_time, metadata)
-
-    async def get_next_span_sequence_id(self, rollout_id: str, attempt_id: str) -> int:
-        """Reserve a number; see ``LightningStore``."""
-        return await self._store.get_next_span_sequence_id(await self._known(rollout_id), attempt_id)
+    change_attempt = _of_known(ForwardingStore.change_attempt)
+    start_attempt = _of_known(ForwardingStore.start_attempt)
+    heartbeat = _of_known(ForwardingStore.heartbeat)
+    get_next_span_sequence_id = _of_known(ForwardingStore.get_next_span_sequence_id)
 
     async def update_resources(self, resources_id: str, resources: NamedResources) -> ResourcesUpdate:
         """Replace a snapshot; see ``LightningStore``."""
@@ -237,13 +190,12 @@ class FencedStore(ForwardingStore):
         """Delete rollouts; see ``LightningStore``."""
         return await self._store.delete_rollouts(await self._own(rollout_ids))
 
-    async def add_otel_span(
-        self, rollout_id: str, attempt_id: str, readable_span: ReadableSpan, sequence_id: int | None = None
-    ) -> Span:
-        """Insert a span of the SDK; see ``LightningStore``."""
-        return await self.add_span(span_of_readable(rollout_id, attempt_id, readable_span, sequence_id or 0))
-
     # --- what is read ---
+
+    get_rollout_by_id = _unless_hidden(ForwardingStore.get_rollout_by_id, type(None))
+    query_attempts = _unless_hidden(ForwardingStore.query_attempts, list)
+    query_spans = _unless_hidden(ForwardingStore.query_spans, list)
+    query_span_rows = _unless_hidden(ForwardingStore.query_span_rows, list)
 
     async def query_changes(self, after: ChangeCursor | None = None, *, wait_s: float = 0.0) -> Changes:
         """Return what happened; see ``LightningStore``. A cursor is the caller's word: it may name anything."""
@@ -262,7 +214,7 @@ class FencedStore(ForwardingStore):
 
     async def query_child_rollouts(self, rollout_id: str) -> list[Rollout]:
         """Return the rollouts inside another; see ``LightningStore``."""
-        if await self._hides(rollout_id):
+        if await self.hides(rollout_id):
             return []
         found = await self._store.query_child_rollouts(rollout_id)
         own = set(await self._own([rollout.rollout_id for rollout in found]))
@@ -271,38 +223,10 @@ class FencedStore(ForwardingStore):
     async def find_rollout_id(self, text: str) -> str:
         """Return the id of a rollout; see ``LightningStore``."""
         found = await self._store.find_rollout_id(text)
-        if await self._hides(found):
+        if await self.hides(found):
             msg = f"there is no rollout {text!r}; 'agl ls' lists those that were recorded"
             raise UnknownIdError(msg)
         return found
-
-    async def get_rollout_by_id(self, rollout_id: str) -> Rollout | None:
-        """Return a rollout or None; see ``LightningStore``."""
-        return None if await self._hides(rollout_id) else await self._store.get_rollout_by_id(rollout_id)
-
-    async def query_attempts(self, rollout_id: str) -> list[Attempt]:
-        """Return the attempts of a rollout; see ``LightningStore``."""
-        return [] if await self._hides(rollout_id) else await self._store.query_attempts(rollout_id)
-
-    async def get_latest_attempt(self, rollout_id: str) -> Attempt | None:
-        """Return the latest attempt or None; see ``LightningStore``."""
-        return None if await self._hides(rollout_id) else await self._store.get_latest_attempt(rollout_id)
-
-    async def query_spans(
-        self, rollout_id: str, attempt_id: str | None = None, *, include_open: bool = False
-    ) -> list[Span]:
-        """Return the spans of a rollout; see ``LightningStore``."""
-        if await self._hides(rollout_id):
-            return []
-        return await self._store.query_spans(rollout_id, attempt_id, include_open=include_open)
-
-    async def query_span_rows(
-        self, rollout_id: str, attempt_id: str | None = None, *, include_open: bool = True
-    ) -> list[SpanRow]:
-        """Return the shape of a rollout; see ``LightningStore``."""
-        if await self._hides(rollout_id):
-            return []
-        return await self._store.query_span_rows(rollout_id, attempt_id, include_open=include_open)
 
     async def query_spans_by_key(self, keys: Sequence[tuple[str, str]]) -> list[Span]:
         """Return spans by trace and span id; see ``LightningStore``."""
@@ -313,7 +237,7 @@ class FencedStore(ForwardingStore):
     async def find_attempt_of_trace(self, trace_id: str) -> tuple[str, str] | None:
         """Return the newest attempt of a trace; see ``LightningStore``."""
         found = await self._store.find_attempt_of_trace(trace_id)
-        return None if found is None or await self._hides(found[0]) else found
+        return None if found is None or await self.hides(found[0]) else found
 
     async def get_resources_by_id(self, resources_id: str) -> ResourcesUpdate | None:
         """Return a snapshot or None; see ``LightningStore``."""

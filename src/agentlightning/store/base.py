@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final
 
 from agentlightning.store.lifecycle import FINISHED, QUEUEING
+from agentlightning.store.readable import span_of_readable
+from agentlightning.store.request import UNSET, AttemptChange, NewRollouts, RolloutChange, Unset
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,21 +31,6 @@ if TYPE_CHECKING:
     from agentlightning.types.resources import NamedResources, ResourcesUpdate
     from agentlightning.types.tracer import Span
 
-
-class Unset:
-    """Type of ``UNSET``, the default of arguments for which None is a real value."""
-
-    def __repr__(self) -> str:
-        """Return ``UNSET``."""
-        return "UNSET"
-
-    def __bool__(self) -> bool:
-        """Return False."""
-        return False
-
-
-UNSET: Final = Unset()
-"""Argument that was not given: leave the field as it is."""
 
 DEFAULT_POLL_S: Final = 0.5
 """Longest time after which a waiter looks at the store again: attempts become overdue without anybody writing."""
@@ -75,6 +62,9 @@ class LightningStore(ABC):
     makes it. A call with an id that is there already changes nothing and returns what is there, so a caller who does
     not know whether a call arrived repeats it with the same id. An id that another project uses is an ``AccessError``.
 
+    Some methods only pack their arguments (``store.request``) or ask for one of what others do for many: a store
+    implements the abstract ones.
+
     Before it reads or writes, every method looks for attempts that are overdue: longer than ``timeout_seconds`` since
     their start, or longer than ``unresponsive_seconds`` or the lease of their claim without a heartbeat.
     """
@@ -96,7 +86,6 @@ class LightningStore(ABC):
             StoreError: Nothing of the batch was written.
         """
 
-    @abstractmethod
     async def start_rollout(
         self,
         input: TaskInput,  # noqa: A002 - a name of the public API
@@ -111,8 +100,13 @@ class LightningStore(ABC):
 
         Without *resources_id* it gets the project's latest resources. *rollout_id*: see the class.
         """
+        ids = None if rollout_id is None else [rollout_id]
+        return await self.add_started(NewRollouts([input], mode, resources_id, config, metadata, ids))
 
     @abstractmethod
+    async def add_started(self, new: NewRollouts) -> AttemptedRollout:
+        """Keep the promise of ``start_rollout``; *new* has one input."""
+
     async def enqueue_rollout(
         self,
         input: TaskInput,  # noqa: A002 - a name of the public API
@@ -124,8 +118,9 @@ class LightningStore(ABC):
         rollout_id: str | None = None,
     ) -> Rollout:
         """Put a new rollout at the end of the project's queue; arguments as in ``start_rollout``."""
+        ids = None if rollout_id is None else [rollout_id]
+        return (await self.enqueue_rollouts([input], mode, resources_id, config, metadata, rollout_ids=ids))[0]
 
-    @abstractmethod
     async def enqueue_rollouts(
         self,
         inputs: Sequence[TaskInput],
@@ -141,6 +136,11 @@ class LightningStore(ABC):
         Raises:
             ValueError: *rollout_ids* are not as many as *inputs*, or not all different.
         """
+        return await self.add_queued(NewRollouts(inputs, mode, resources_id, config, metadata, rollout_ids))
+
+    @abstractmethod
+    async def add_queued(self, new: NewRollouts) -> list[Rollout]:
+        """Keep the promise of ``enqueue_rollouts``."""
 
     @abstractmethod
     async def dequeue_rollout(
@@ -219,11 +219,11 @@ class LightningStore(ABC):
     async def query_attempts(self, rollout_id: str) -> list[Attempt]:
         """Return the attempts of a rollout in their order; none for an unknown rollout."""
 
-    @abstractmethod
     async def get_latest_attempt(self, rollout_id: str) -> Attempt | None:
         """Return the latest attempt of a rollout, or None."""
+        attempts = await self.query_attempts(rollout_id)
+        return attempts[-1] if attempts else None
 
-    @abstractmethod
     async def update_rollout(  # noqa: PLR0913, PLR0917 - signature of the public API
         self,
         rollout_id: str,
@@ -243,8 +243,13 @@ class LightningStore(ABC):
             UnknownIdError: No such rollout.
             TransitionError: It is finished and would get another status than a queueing one.
         """
+        change = RolloutChange(input, mode, resources_id, status, config, metadata)
+        return await self.change_rollout(rollout_id, change)
 
     @abstractmethod
+    async def change_rollout(self, rollout_id: str, change: RolloutChange) -> Rollout:
+        """Keep the promise of ``update_rollout``."""
+
     async def update_attempt(
         self,
         rollout_id: str,
@@ -265,8 +270,13 @@ class LightningStore(ABC):
             StaleAttemptError: A status for an attempt that was followed by another.
             TransitionError: Another status for an attempt that is over.
         """
+        change = AttemptChange(status, worker_id, last_heartbeat_time, metadata)
+        return await self.change_attempt(rollout_id, attempt_id, change)
 
     @abstractmethod
+    async def change_attempt(self, rollout_id: str, attempt_id: str, change: AttemptChange) -> Attempt:
+        """Keep the promise of ``update_attempt``."""
+
     async def add_span(self, span: Span) -> Span:
         """Insert *span* by the key rule and return it as it is stored; it counts as a heartbeat.
 
@@ -276,16 +286,17 @@ class LightningStore(ABC):
         Raises:
             UnknownIdError: No such rollout or attempt.
         """
+        return (await self.add_spans([span]))[0]
 
     @abstractmethod
     async def add_spans(self, spans: Sequence[Span]) -> list[Span]:
         """Insert spans as ``add_span`` does, in one transaction, and return them as they are stored, in their order."""
 
-    @abstractmethod
     async def add_otel_span(
         self, rollout_id: str, attempt_id: str, readable_span: ReadableSpan, sequence_id: int | None = None
     ) -> Span:
         """Insert a span of the OpenTelemetry SDK; see ``add_span``."""
+        return await self.add_span(span_of_readable(rollout_id, attempt_id, readable_span, sequence_id or 0))
 
     @abstractmethod
     async def get_next_span_sequence_id(self, rollout_id: str, attempt_id: str) -> int:

@@ -18,14 +18,13 @@ from urllib.parse import quote
 import msgspec
 
 from agentlightning import settings
-from agentlightning._internal.ids import new_attempt_id, new_resources_id, new_rollout_id
+from agentlightning._internal.ids import new_attempt_id, new_resources_id
 from agentlightning.errors import StoreError
 from agentlightning.store import wire
-from agentlightning.store.base import UNSET, LightningStore, Unset
+from agentlightning.store.base import LightningStore
 from agentlightning.store.batch_client import BatchClient, open_exchange
 from agentlightning.store.exchange import Request
 from agentlightning.store.pack import from_json, to_json
-from agentlightning.store.readable import span_of_readable
 from agentlightning.types.change import ChangeCursor, Changes
 from agentlightning.types.core import Attempt, AttemptedRollout, Rollout
 from agentlightning.types.query import RolloutFilter, SpanRow, StoreStatistics
@@ -35,10 +34,10 @@ from agentlightning.types.tracer import Span
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Generator, Sequence
 
-    from opentelemetry.sdk.trace import ReadableSpan
     from typing_extensions import Self
 
-    from agentlightning.types.core import AttemptStatus, RolloutConfig, RolloutMode, RolloutStatus, TaskInput
+    from agentlightning.store.request import AttemptChange, NewRollouts, RolloutChange
+    from agentlightning.types.core import RolloutStatus
     from agentlightning.types.record import WriteBatch, WriteResult
     from agentlightning.types.resources import NamedResources
 
@@ -110,6 +109,10 @@ class LightningStoreClient(LightningStore):
         """Write a batch of the pipeline; see ``LightningStore``."""
         return self._writer.write_batch(batch)
 
+    def switch_server(self) -> bool:
+        """Use the next server for a while; False when only one was given."""
+        return self._exchange.switch()
+
     async def is_healthy(self) -> bool:
         """Tell whether a server answers and its store can be read."""
         exchange = open_exchange(self.url or "", self._health_delays)
@@ -123,51 +126,14 @@ class LightningStoreClient(LightningStore):
 
     # --- rollouts ---
 
-    async def start_rollout(
-        self,
-        input: TaskInput,  # noqa: A002 - a name of the public API
-        mode: RolloutMode | None = None,
-        resources_id: str | None = None,
-        config: RolloutConfig | None = None,
-        metadata: dict[str, Any] | None = None,
-        *,
-        rollout_id: str | None = None,
-    ) -> AttemptedRollout:
+    async def add_started(self, new: NewRollouts) -> AttemptedRollout:
         """Create a rollout with its first attempt; see ``LightningStore``."""
-        new = {"input": input, "rollout_id": rollout_id or new_rollout_id()}
-        body = _new_rollout(mode, resources_id, config, metadata) | new
+        body = _shared(new) | {"input": new.inputs[0], "rollout_id": new.ids()[0]}
         return AttemptedRollout.model_validate(await self._post(f"{_ROLLOUTS}/start", body))
 
-    async def enqueue_rollout(
-        self,
-        input: TaskInput,  # noqa: A002 - a name of the public API
-        mode: RolloutMode | None = None,
-        resources_id: str | None = None,
-        config: RolloutConfig | None = None,
-        metadata: dict[str, Any] | None = None,
-        *,
-        rollout_id: str | None = None,
-    ) -> Rollout:
-        """Put a rollout into the queue; see ``LightningStore``."""
-        ids = None if rollout_id is None else [rollout_id]
-        return (await self.enqueue_rollouts([input], mode, resources_id, config, metadata, rollout_ids=ids))[0]
-
-    async def enqueue_rollouts(
-        self,
-        inputs: Sequence[TaskInput],
-        mode: RolloutMode | None = None,
-        resources_id: str | None = None,
-        config: RolloutConfig | None = None,
-        metadata: dict[str, Any] | None = None,
-        *,
-        rollout_ids: Sequence[str] | None = None,
-    ) -> list[Rollout]:
+    async def add_queued(self, new: NewRollouts) -> list[Rollout]:
         """Put rollouts into the queue; see ``LightningStore``."""
-        ids = [new_rollout_id() for _ in inputs] if rollout_ids is None else list(rollout_ids)
-        if len(set(ids)) != len(inputs):
-            msg = f"{len(inputs)} inputs need as many different rollout ids, not {len(set(ids))}"
-            raise ValueError(msg)
-        body = _new_rollout(mode, resources_id, config, metadata) | {"inputs": list(inputs), "rollout_ids": ids}
+        body = _shared(new) | {"inputs": list(new.inputs), "rollout_ids": new.ids()}
         return _rollouts(await self._post(f"{_ROLLOUTS}/enqueue", body))
 
     async def dequeue_rollout(
@@ -241,59 +207,25 @@ class LightningStoreClient(LightningStore):
         """Return the attempts of a rollout; see ``LightningStore``."""
         return [Attempt.model_validate(item) for item in await self._get(f"{_path(rollout_id)}/attempts")]
 
-    async def get_latest_attempt(self, rollout_id: str) -> Attempt | None:
-        """Return the latest attempt or None; see ``LightningStore``."""
-        attempts = await self.query_attempts(rollout_id)
-        return attempts[-1] if attempts else None
-
-    async def update_rollout(  # noqa: PLR0913, PLR0917 - signature of the public API
-        self,
-        rollout_id: str,
-        input: TaskInput | Unset = UNSET,  # noqa: A002 - a name of the public API
-        mode: RolloutMode | Unset | None = UNSET,
-        resources_id: str | Unset | None = UNSET,
-        status: RolloutStatus | Unset = UNSET,
-        config: RolloutConfig | Unset = UNSET,
-        metadata: dict[str, Any] | Unset | None = UNSET,
-    ) -> Rollout:
+    async def change_rollout(self, rollout_id: str, change: RolloutChange) -> Rollout:
         """Change the fields that are given; see ``LightningStore``."""
-        limits = config if isinstance(config, Unset) else config.model_dump(mode="json")
-        body = _given(
-            input=input, mode=mode, resources_id=resources_id, status=status, config=limits, metadata=metadata
-        )
+        body = change.given()
+        if "config" in body:
+            body["config"] = body["config"].model_dump(mode="json")
         return Rollout.model_validate(await self._send("PATCH", _path(rollout_id), body=to_json(body).encode()))
 
-    async def update_attempt(
-        self,
-        rollout_id: str,
-        attempt_id: str,
-        status: AttemptStatus | Unset = UNSET,
-        worker_id: str | Unset = UNSET,
-        last_heartbeat_time: float | Unset = UNSET,
-        metadata: dict[str, Any] | Unset | None = UNSET,
-    ) -> Attempt:
+    async def change_attempt(self, rollout_id: str, attempt_id: str, change: AttemptChange) -> Attempt:
         """Change the fields that are given; see ``LightningStore``."""
-        body = _given(status=status, worker_id=worker_id, last_heartbeat_time=last_heartbeat_time, metadata=metadata)
-        answer = await self._send("PATCH", _path(rollout_id, attempt_id), body=to_json(body).encode())
-        return Attempt.model_validate(answer)
+        body = to_json(change.given()).encode()
+        return Attempt.model_validate(await self._send("PATCH", _path(rollout_id, attempt_id), body=body))
 
     # --- spans ---
-
-    async def add_span(self, span: Span) -> Span:
-        """Insert a span by the key rule; see ``LightningStore``."""
-        return (await self.add_spans([span]))[0]
 
     async def add_spans(self, spans: Sequence[Span]) -> list[Span]:
         """Insert spans by the key rule; see ``LightningStore``."""
         body = wire.encode([wire.NumberedSpan(span.to_record(), span.sequence_id) for span in spans])
         answer = await self._raw(Request("POST", "/v1/spans", body=body, content_type=wire.MSGPACK))
         return _spans(answer)
-
-    async def add_otel_span(
-        self, rollout_id: str, attempt_id: str, readable_span: ReadableSpan, sequence_id: int | None = None
-    ) -> Span:
-        """Insert a span of the SDK; see ``LightningStore``."""
-        return await self.add_span(span_of_readable(rollout_id, attempt_id, readable_span, sequence_id or 0))
 
     async def get_next_span_sequence_id(self, rollout_id: str, attempt_id: str) -> int:
         """Reserve the next number of a rollout; see ``LightningStore``."""
@@ -431,15 +363,9 @@ def _path(rollout_id: str, attempt_id: str | None = None) -> str:
     return path if attempt_id is None else f"{path}/attempts/{quote(attempt_id, safe='')}"
 
 
-def _new_rollout(
-    mode: str | None, resources_id: str | None, config: RolloutConfig | None, metadata: dict[str, Any] | None
-) -> dict[str, Any]:
-    limits = None if config is None else config.model_dump(mode="json")
-    return {"mode": mode, "resources_id": resources_id, "config": limits, "metadata": metadata}
-
-
-def _given(**fields: object) -> dict[str, object]:
-    return {name: value for name, value in fields.items() if not isinstance(value, Unset)}
+def _shared(new: NewRollouts) -> dict[str, object]:
+    limits = None if new.config is None else new.config.model_dump(mode="json")
+    return {"mode": new.mode, "resources_id": new.resources_id, "config": limits, "metadata": new.metadata}
 
 
 def _rollouts(items: list[Any]) -> list[Rollout]:

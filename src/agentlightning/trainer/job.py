@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from agentlightning.litagent.litagent import LitAgent
     from agentlightning.runner.base import Runner
     from agentlightning.store.base import LightningStore
+    from agentlightning.store.request import NewRollouts
     from agentlightning.types.core import Dataset, Hook
     from agentlightning.types.protocol import ModelProxy
     from agentlightning.types.resources import NamedResources
@@ -75,11 +77,6 @@ class AlgorithmJob:
             await result
 
 
-_MAKERS = ("start_rollout", "enqueue_rollout", "enqueue_rollouts")
-_METADATA = 4
-"""Place of ``metadata`` among the arguments of each of them."""
-
-
 def _inside_what_runs(store: LightningStore) -> LightningStore:
     """Return a handle on *store* whose new rollouts name the one that this program is, where it is one: ``agl run``.
 
@@ -89,17 +86,18 @@ def _inside_what_runs(store: LightningStore) -> LightningStore:
     if outer is None:
         return store
     handle = store.with_project(store.project)
-    for name in _MAKERS:
+    for name in ("add_started", "add_queued"):
         setattr(handle, name, _with_parent(getattr(handle, name), outer.rollout_id))
     return handle
 
 
-def _with_parent(make: Callable[..., Awaitable[Any]], rollout_id: str) -> Callable[..., Awaitable[Any]]:
-    @functools.wraps(make)
-    async def made(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - of the method
-        """Make rollouts whose metadata name their parent, unless the caller named one."""
-        given: dict[str, Any] | None = args[_METADATA] if len(args) > _METADATA else kwargs.pop("metadata", None)
-        named = {"parent_rollout_id": rollout_id, **(given or {})}
-        return await make(*args[:_METADATA], *args[_METADATA + 1 :], metadata=named, **kwargs)
+def _with_parent(
+    add: Callable[[NewRollouts], Awaitable[object]], rollout_id: str
+) -> Callable[[NewRollouts], Awaitable[object]]:
+    @functools.wraps(add)
+    async def added(new: NewRollouts) -> object:
+        """Add rollouts whose metadata name their parent, unless the caller named one."""
+        named = {"parent_rollout_id": rollout_id, **(new.metadata or {})}
+        return await add(dataclasses.replace(new, metadata=named))
 
-    return made
+    return added

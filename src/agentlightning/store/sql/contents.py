@@ -9,7 +9,6 @@ from agentlightning._internal.clock import NS_PER_S, now_ns, to_ns
 from agentlightning._internal.ids import new_resources_id
 from agentlightning.errors import AccessError, UnknownIdError
 from agentlightning.store.pack import from_json, to_json
-from agentlightning.store.readable import span_of_readable
 from agentlightning.store.sql import changes, rows
 from agentlightning.store.sql.follow import SqlFollow
 from agentlightning.types.query import StoreStatistics
@@ -18,8 +17,6 @@ from agentlightning.types.tracer import Span
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from opentelemetry.sdk.trace import ReadableSpan
 
     from agentlightning.store.sql.connector import Row, Transaction
     from agentlightning.types.query import SpanRow
@@ -35,10 +32,6 @@ _PRUNE_STEP = 200
 class SqlContents(SqlFollow):
     """What rollouts leave behind, and what they are given; see ``LightningStore`` for the promises."""
 
-    async def add_span(self, span: Span) -> Span:
-        """Insert a span by the key rule; see ``LightningStore``."""
-        return (await self.add_spans([span]))[0]
-
     async def add_spans(self, spans: Sequence[Span]) -> list[Span]:
         """Insert spans by the key rule; see ``LightningStore``."""
         if not spans:
@@ -49,12 +42,6 @@ class SqlContents(SqlFollow):
         keys = to_json([(record.trace_id, record.span_id) for record in records])
         found = await self.fetch("spans_by_key", (keys,))
         return [Span.from_record(*rows.to_span_record(row)) for row in found]
-
-    async def add_otel_span(
-        self, rollout_id: str, attempt_id: str, readable_span: ReadableSpan, sequence_id: int | None = None
-    ) -> Span:
-        """Insert a span of the SDK; see ``LightningStore``."""
-        return await self.add_span(span_of_readable(rollout_id, attempt_id, readable_span, sequence_id or 0))
 
     async def get_next_span_sequence_id(self, rollout_id: str, attempt_id: str) -> int:
         """Reserve the next number of a rollout; see ``LightningStore``."""

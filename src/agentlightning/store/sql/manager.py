@@ -6,13 +6,13 @@ Queries run on a helper thread, so an event loop never waits for a disk.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from agentlightning._internal.clock import NS_PER_S, now_ns, to_ns
-from agentlightning._internal.ids import new_attempt_id, new_rollout_id, process_key
+from agentlightning._internal.ids import new_attempt_id, process_key
 from agentlightning.errors import AccessError, UnknownIdError
 from agentlightning.store import lifecycle
-from agentlightning.store.base import DEFAULT_POLL_S, UNSET, LightningStore, Unset
+from agentlightning.store.base import DEFAULT_POLL_S, LightningStore
 from agentlightning.store.pack import to_json
 from agentlightning.store.sql import changes, rows
 from agentlightning.store.sql.changes import NewAttempt
@@ -24,17 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from agentlightning.store.request import AttemptChange, NewRollouts, RolloutChange
     from agentlightning.store.sql.connector import Row, Transaction
-    from agentlightning.types.core import (
-        Attempt,
-        AttemptedRollout,
-        AttemptStatus,
-        Rollout,
-        RolloutConfig,
-        RolloutMode,
-        RolloutStatus,
-        TaskInput,
-    )
+    from agentlightning.types.core import Attempt, AttemptedRollout, AttemptStatus, Rollout, RolloutStatus
 
 T = TypeVar("T")
 
@@ -46,24 +38,14 @@ _PRUNE_STEP = 200
 class SqlLightningStore(SqlContents, LightningStore):
     """The store contract on an SQL database. Thread-safe."""
 
-    async def start_rollout(
-        self,
-        input: TaskInput,  # noqa: A002 - a name of the public API
-        mode: RolloutMode | None = None,
-        resources_id: str | None = None,
-        config: RolloutConfig | None = None,
-        metadata: dict[str, Any] | None = None,
-        *,
-        rollout_id: str | None = None,
-    ) -> AttemptedRollout:
+    async def add_started(self, new: NewRollouts) -> AttemptedRollout:
         """Create a rollout with its first attempt; see ``LightningStore``."""
-        new = _NewRollouts([input], mode, resources_id, config, metadata)
-        attempt = NewAttempt(new_attempt_id(), rollout_id or new_rollout_id(), now_ns(), process=process_key())
+        attempt = NewAttempt(new_attempt_id(), new.ids()[0], now_ns(), process=process_key())
 
         def create(transaction: Transaction) -> AttemptedRollout:
             """Insert rollout and attempt, or return those that an earlier call with this id made."""
-            if rollout_id is not None and changes.present(transaction, [rollout_id], self.project):
-                return _attempted(transaction, rollout_id)
+            if new.given_ids is not None and changes.present(transaction, new.given_ids, self.project):
+                return _attempted(transaction, attempt.rollout_id)
             self._insert(transaction, new, [attempt.rollout_id], "preparing", attempt.now_ns)
             row = transaction.fetch("rollout", (attempt.rollout_id,))[0]
             changes.add_attempt(transaction, attempt, 1, changes.limits_of(row))
@@ -71,43 +53,16 @@ class SqlLightningStore(SqlContents, LightningStore):
 
         return await self.change(create)
 
-    async def enqueue_rollout(
-        self,
-        input: TaskInput,  # noqa: A002 - a name of the public API
-        mode: RolloutMode | None = None,
-        resources_id: str | None = None,
-        config: RolloutConfig | None = None,
-        metadata: dict[str, Any] | None = None,
-        *,
-        rollout_id: str | None = None,
-    ) -> Rollout:
-        """Put a rollout into the queue; see ``LightningStore``."""
-        ids = None if rollout_id is None else [rollout_id]
-        return (await self.enqueue_rollouts([input], mode, resources_id, config, metadata, rollout_ids=ids))[0]
-
-    async def enqueue_rollouts(
-        self,
-        inputs: Sequence[TaskInput],
-        mode: RolloutMode | None = None,
-        resources_id: str | None = None,
-        config: RolloutConfig | None = None,
-        metadata: dict[str, Any] | None = None,
-        *,
-        rollout_ids: Sequence[str] | None = None,
-    ) -> list[Rollout]:
+    async def add_queued(self, new: NewRollouts) -> list[Rollout]:
         """Put rollouts into the queue; see ``LightningStore``."""
-        ids = [new_rollout_id() for _ in inputs] if rollout_ids is None else list(rollout_ids)
-        if len(set(ids)) != len(inputs):
-            msg = f"{len(inputs)} inputs need as many different rollout ids, not {len(set(ids))}"
-            raise ValueError(msg)
-        if not inputs:
+        ids = new.ids()
+        if not ids:
             return []
-        new = _NewRollouts(inputs, mode, resources_id, config, metadata)
 
         def create(transaction: Transaction) -> list[Row]:
             """Insert the rollouts unless an earlier call with these ids did, and return their rows."""
             # All or nothing of a call is there: its transaction was one.
-            if rollout_ids is None or not changes.present(transaction, ids, self.project):
+            if new.given_ids is None or not changes.present(transaction, ids, self.project):
                 self._insert(transaction, new, ids, "queuing", now_ns())
             return transaction.fetch("rollouts_where", self._where(ids, None, RolloutFilter()))
 
@@ -115,7 +70,7 @@ class SqlLightningStore(SqlContents, LightningStore):
         return [rows.to_rollout(found[rollout_id]) for rollout_id in ids]
 
     def _insert(
-        self, transaction: Transaction, new: _NewRollouts, ids: Sequence[str], status: RolloutStatus, start_ns: int
+        self, transaction: Transaction, new: NewRollouts, ids: Sequence[str], status: RolloutStatus, start_ns: int
     ) -> None:
         resources_id = new.resources_id
         if resources_id is None:
@@ -270,66 +225,44 @@ class SqlLightningStore(SqlContents, LightningStore):
         row = await self.fetch_one("rollout", (rollout_id,))
         return None if row is None else rows.to_rollout(row)
 
-    async def update_rollout(  # noqa: PLR0913, PLR0917 - signature of the public API
-        self,
-        rollout_id: str,
-        input: TaskInput | Unset = UNSET,  # noqa: A002 - a name of the public API
-        mode: RolloutMode | Unset | None = UNSET,
-        resources_id: str | Unset | None = UNSET,
-        status: RolloutStatus | Unset = UNSET,
-        config: RolloutConfig | Unset = UNSET,
-        metadata: dict[str, Any] | Unset | None = UNSET,
-    ) -> Rollout:
+    async def change_rollout(self, rollout_id: str, change: RolloutChange) -> Rollout:
         """Change the fields that are given; see ``LightningStore``."""
 
-        def change(transaction: Transaction) -> Rollout:
+        def update(transaction: Transaction) -> Rollout:
             """Change the fields first, then the status, which may end or queue the rollout."""
             rollout = _rollout(transaction, rollout_id)
-            given = {"input": input, "mode": mode, "resources_id": resources_id, "config": config, "metadata": metadata}
-            fields = {name: value for name, value in given.items() if not isinstance(value, Unset)}
+            fields = change.given()
+            status: RolloutStatus | None = fields.pop("status", None)
             if fields:
                 _set_rollout_fields(transaction, rollout.model_copy(update=fields))
-            if not isinstance(status, Unset):
+            if status is not None:
                 lifecycle.check_rollout_change(rollout_id, rollout.status, status)
                 if status != rollout.status:
                     changes.set_rollout_status(transaction, rollout_id, status, now_ns())
             return _rollout(transaction, rollout_id)
 
-        return await self.change(change)
+        return await self.change(update)
 
     async def query_attempts(self, rollout_id: str) -> list[Attempt]:
         """Return the attempts of a rollout; see ``LightningStore``."""
         return [rows.to_attempt(row) for row in await self.fetch("attempts", (rollout_id,))]
 
-    async def get_latest_attempt(self, rollout_id: str) -> Attempt | None:
-        """Return the latest attempt or None; see ``LightningStore``."""
-        attempts = await self.query_attempts(rollout_id)
-        return attempts[-1] if attempts else None
-
-    async def update_attempt(
-        self,
-        rollout_id: str,
-        attempt_id: str,
-        status: AttemptStatus | Unset = UNSET,
-        worker_id: str | Unset = UNSET,
-        last_heartbeat_time: float | Unset = UNSET,
-        metadata: dict[str, Any] | Unset | None = UNSET,
-    ) -> Attempt:
+    async def change_attempt(self, rollout_id: str, attempt_id: str, change: AttemptChange) -> Attempt:
         """Change the fields that are given; see ``LightningStore``."""
 
-        def change(transaction: Transaction) -> Attempt:
+        def update(transaction: Transaction) -> Attempt:
             """Change the status first, which may be refused, then the fields."""
             found = changes.find_attempt(transaction, rollout_id, attempt_id)
             attempt = _attempt(transaction, rollout_id, found.attempt.attempt_id)
-            given = {"worker_id": worker_id, "last_heartbeat_time": last_heartbeat_time, "metadata": metadata}
-            fields = {name: value for name, value in given.items() if not isinstance(value, Unset)}
-            if not isinstance(status, Unset):
+            fields = change.given()
+            status: AttemptStatus | None = fields.pop("status", None)
+            if status is not None:
                 changes.set_attempt_status(transaction, found, status, now_ns())
             if fields:
                 _set_attempt_fields(transaction, attempt.model_copy(update=fields))
             return _attempt(transaction, rollout_id, found.attempt.attempt_id)
 
-        return await self.change(change)
+        return await self.change(update)
 
 
 class SqliteLightningStore(SqlLightningStore):
@@ -339,16 +272,6 @@ class SqliteLightningStore(SqlLightningStore):
         """Open the file at *path*; see ``SqliteConnector`` for what it raises."""
         connector = SqliteConnector(path, create=create)
         super().__init__(connector, project=project, url=f"sqlite:///{connector.path}")
-
-
-class _NewRollouts(NamedTuple):
-    """What new rollouts have in common, and their inputs."""
-
-    inputs: Sequence[TaskInput]
-    mode: RolloutMode | None
-    resources_id: str | None
-    config: RolloutConfig | None
-    metadata: dict[str, Any] | None
 
 
 def _rollout(transaction: Transaction, rollout_id: str) -> Rollout:
