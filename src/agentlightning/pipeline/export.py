@@ -19,6 +19,7 @@ from agentlightning.pipeline.redaction import rules_hash
 from agentlightning.pipeline.replay import Replayer, write_or_split
 from agentlightning.pipeline.sampling import ALWAYS as PRECIOUS
 from agentlightning.pipeline.spill import PARCEL_RECORDS, Spill, folder_beside
+from agentlightning.types.protocol import SwitchableWriter
 from agentlightning.types.record import WriteBatch
 
 if TYPE_CHECKING:
@@ -110,8 +111,7 @@ class Exporter:
     def switch_server(self) -> bool:
         """Use the next address of the stores that have several; False where there is none."""
         writers = [lane.writer for lane in list(self._lanes.values())]
-        switches = [switch for switch in (getattr(writer, "switch_server", None) for writer in writers) if switch]
-        return sum(bool(switch()) for switch in switches) > 0
+        return sum(writer.switch_server() for writer in writers if isinstance(writer, SwitchableWriter)) > 0
 
     def rescue(self) -> None:
         """At the end of the process: bring what waits to the disk, and count what cannot be brought there as lost."""

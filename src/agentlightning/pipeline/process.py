@@ -24,6 +24,7 @@ from agentlightning.pipeline.queue import Flush, SpanQueue
 from agentlightning.pipeline.receipt import call_when_waited, drop
 from agentlightning.pipeline.worker import Worker
 from agentlightning.store.url import default_store_url, open_writer
+from agentlightning.types.protocol import SwitchableWriter
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -179,6 +180,11 @@ class DefaultWriter:
             if self._writer is None:
                 self._writer = open_writer(self._url)
             return self._writer
+
+    def switch_server(self) -> bool:
+        """Use the next server of the store for a while; False when there is no other one."""
+        writer = self._writer
+        return isinstance(writer, SwitchableWriter) and writer.switch_server()
 
     def after_fork(self) -> None:
         """Make the writer usable in a forked child."""

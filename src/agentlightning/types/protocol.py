@@ -31,6 +31,15 @@ class SpanWriter(Protocol):
 
 
 @runtime_checkable
+class SwitchableWriter(Protocol):
+    """A writer that may know several servers. Thread-safe."""
+
+    def switch_server(self) -> bool:
+        """Use the next server for a while; False when there is no other one."""
+        ...
+
+
+@runtime_checkable
 class ModelProxy(Protocol):
     """What serves models and records each call to them; ``LLMProxy`` of the server is one. Thread-safe."""
 

@@ -6,10 +6,16 @@ import json
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
+
+from agentlightning.types.record import WriteBatch, WriteResult
 
 if TYPE_CHECKING:
     from tests.integration.pipeline.conftest import Programs
@@ -101,6 +107,76 @@ with agentlightning.OtelTracer().trace_context("r"):
     connection.close()
     assert found[0][1] in rollouts
     assert programs.account().total_lost == 0
+
+
+class Server:
+    """A server of a store that takes its time."""
+
+    def __init__(self, pause_s: float) -> None:
+        """Answer each batch after *pause_s* seconds."""
+        self.spans: list[str] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                batch = msgspec.msgpack.decode(self.rfile.read(int(self.headers["content-length"])), type=WriteBatch)
+                outer.spans += [span.span_id for span in batch.spans if span.end_ns is not None]
+                time.sleep(pause_s)
+                answer = msgspec.json.encode(WriteResult(len(batch.spans)))
+                self.send_response(200)
+                self.send_header("content-length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def stop(self) -> None:
+        """End it."""
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@pytest.mark.parametrize("way", ["default", "argument"])
+def test_a_slow_server_is_left_for_the_next_one(programs: Programs, way: str) -> None:
+    """Of two servers the first is slow: it is told, the second gets all that follows, and no span is missing."""
+    slow, quick = Server(0.6), Server(0.0)
+    code = """
+import agentlightning
+from agentlightning.store import LightningStoreClient
+seen = []
+agentlightning.add_alert_listener(seen.append)
+url = os.environ["URL"]
+store = LightningStoreClient(url) if url else None
+with agentlightning.OtelTracer().trace_context("r", store=store):
+    emit(10)
+    until = time.monotonic() + 10
+    while not seen and time.monotonic() < until: time.sleep(0.02)
+    time.sleep(0.7)  # the request under way ends
+    emit(10)
+assert flush(5)
+print(seen[0].name, account().stored, account().total_lost)
+"""
+    url = f"{slow.url},{quick.url}"
+    here: dict[str, str] = {"AGL_STORE": url, "URL": ""} if way == "default" else {"URL": url}
+    try:
+        more = {"XDG_STATE_HOME": str(programs.folder), "AGL_WATCH_LATENCY_S": "0.3"}
+        output = programs.run(code, status=0, **here, **more)
+    finally:
+        slow.stop()
+        quick.stop()
+    # 20 spans, and the alert itself
+    assert output.split() == ["latency", "21", "0"]
+    assert len(quick.spans) >= 10
+    assert len({*slow.spans, *quick.spans}) == 21
 
 
 def test_little_memory_frees_what_is_held(programs: Programs) -> None:
