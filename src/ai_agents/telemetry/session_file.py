@@ -10,6 +10,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import msgspec
+
 from agentlightning.pipeline.redaction import Redactor
 from ai_agents.telemetry.book import add_up, end_record
 from ai_agents.telemetry.loose import EPOCH, aware
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 _NO_TEXT = {"start_time", "end_time", "timestamp", "status", "agent_type", "arguments_key", "kind"}
 """Fields that hold nothing that anybody wrote."""
 
+_encoder = msgspec.json.Encoder(enc_hook=str)  # ten times as fast as the standard library with indentation
+
 
 def encode(session: TelemetrySession) -> bytes:
     """Return the content of the file of *session*, without credentials and without the user's home."""
@@ -30,17 +34,27 @@ def encode(session: TelemetrySession) -> bytes:
     data["environment"] = _public(session.environment, cleaner).to_dict()
     for task in cast("list[dict[str, Any]]", data["tasks"]):
         cleaner.clean(task)
-    return (json.dumps(data, indent=1, default=str, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+    return _dump(data, indent=1)
 
 
 def encode_lines(records: list[dict[str, Any]]) -> bytes:
     """Return records that leave the memory as lines of JSON, without credentials."""
     cleaner = _Cleaner()
-    lines: list[str] = []
     for record in records:
         cleaner.clean(record)
-        lines.append(json.dumps(record, default=str, ensure_ascii=False) + "\n")
-    return "".join(lines).encode("utf-8", "backslashreplace")
+    return b"".join(map(_dump, records))
+
+
+def _dump(data: object, *, indent: int = -1) -> bytes:
+    """Return *data* as JSON with a line break at its end."""
+    try:
+        text = _encoder.encode(data)
+    except (ValueError, OverflowError):  # half a surrogate pair, a number of more than 64 bits
+        width = indent if indent > 0 else None
+        text = json.dumps(data, indent=width, default=str, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    else:
+        text = msgspec.json.format(text, indent=indent) if indent > 0 else text
+    return text + b"\n"
 
 
 def decode(content: bytes, written_at: float) -> TelemetrySession:

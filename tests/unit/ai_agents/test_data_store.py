@@ -74,6 +74,17 @@ def test_session_survives(store: TelemetryDataStore, tmp_path: Path) -> None:
     assert store.get_session_data("other") is None
 
 
+@pytest.mark.parametrize("name", ["half a pair \ud83d", "whole \N{PILE OF POO}", "\x00 and \u2028"])
+def test_every_text_can_be_written(store: TelemetryDataStore, name: str) -> None:
+    """A session is written and read back whatever characters are in it, and however large its numbers are."""
+    one = session()
+    one.tasks[0].description, one.tasks[0].code_changes.lines_added = name, 2**70
+    path = write(store, one)
+    found = TelemetryDataStore(store.storage_dir).get_session_data("s")
+    assert found == one
+    assert "\n " in path.read_text(encoding="utf-8"), "people read it: it is indented"
+
+
 def test_several_flushes_leave_one_file(store: TelemetryDataStore) -> None:
     """Flushing at once from several threads leaves one whole file and nothing else (B15)."""
     store.store_session_data("s", session())
