@@ -7,6 +7,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from agentlightning import settings
@@ -16,6 +17,12 @@ from agentlightning._internal.guard import failures
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+# A busy machine takes its time for an example; what hangs ends by the time limit of the test.
+hypothesis.settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
+)
+hypothesis.settings.load_profile("patient")
 
 _PREFIXES = ("AGL_", "OTEL_")
 _NAMES = ("TRACEPARENT", "TRACESTATE", "COLUMNS", "LINES")

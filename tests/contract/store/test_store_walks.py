@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -331,7 +331,5 @@ class StoreWalk(RuleBasedStateMachine):
         assert self.each(shape) == [expected] * len(self.stores)
 
 
-StoreWalk.TestCase.settings = settings(
-    max_examples=8, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+StoreWalk.TestCase.settings = settings(max_examples=8, stateful_step_count=25)
 TestStoreWalk = StoreWalk.TestCase

@@ -96,7 +96,7 @@ def attributes_of(call: tuple[Any, ...]) -> dict[str, Any]:
     return {"openinference.span.kind": "LLM", "llm.model_name": model, "llm.provider": "openai", **named}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(CALLS)
 def test_totals_are_the_sum_of_their_parts(calls: list[tuple[Any, ...]]) -> None:
     """Through a real store: lines, calls, groups and the tree have one sum, to the last digit, and no call is lost."""

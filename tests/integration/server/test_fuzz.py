@@ -18,9 +18,7 @@ from agentlightning.types.record import WriteBatch
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PATIENT = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+PATIENT = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 scalars = (
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=20)

@@ -187,7 +187,7 @@ def test_an_error_of_ours_is_counted_and_stays_inside(monkeypatch: pytest.Monkey
 
 
 @given(text=st.text(alphabet=st.characters(exclude_categories=())))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_is_recorded_as_it_is(text: str, recorded: Recorded) -> None:
     """A message comes out as it went in, lone surrogates included."""
     recorded.exporter.clear()

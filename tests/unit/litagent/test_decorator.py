@@ -189,7 +189,6 @@ names = st.from_regex(r"[a-z_]{1,8}", fullmatch=True).filter(
     keyword_only=st.booleans(),
     doc=st.none() | st.text(),
 )
-@settings(deadline=None)
 def test_any_function_of_the_table_keeps_its_looks(
     name: str,
     resource: str,
@@ -276,7 +275,7 @@ errors = st.sampled_from(
 
 
 @pytest.mark.parametrize("enabled", ["0", "1"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(value=values, error=st.none() | errors, task=values)
 def test_results_and_exceptions_are_the_functions_own(
     enabled: str, value: object, error: BaseException | None, task: object

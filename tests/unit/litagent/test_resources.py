@@ -6,7 +6,7 @@ import os
 import sys
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlightning import LLM, MissingExtraError, PromptTemplate
@@ -20,7 +20,6 @@ def template(text: str, engine: str) -> PromptTemplate:
     return PromptTemplate.model_validate({"template": text, "engine": engine})
 
 
-@settings(deadline=None)  # the first example loads the template engine
 @given(before=TEXT, value=TEXT, after=TEXT)
 def test_both_engines_fill_holes(before: str, value: str, after: str) -> None:
     """Whatever stands around a hole stays, and the value comes in as it is."""

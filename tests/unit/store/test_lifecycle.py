@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlightning.errors import StaleAttemptError, TransitionError
@@ -35,7 +35,6 @@ LIMITS = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(STATES, ROLLOUT, ATTEMPT, LIMITS)
 def test_only_the_latest_attempt_decides(
     attempt: AttemptState, rollout_status: str, status: str, limits: Limits
@@ -49,7 +48,6 @@ def test_only_the_latest_attempt_decides(
         assert after == alive[0] == rollout_status
 
 
-@settings(deadline=None)
 @given(STATES, ROLLOUT, ATTEMPT, LIMITS)
 def test_a_retry_needs_the_condition_and_an_attempt_that_is_left(
     attempt: AttemptState, rollout_status: str, status: str, limits: Limits
@@ -62,7 +60,6 @@ def test_a_retry_needs_the_condition_and_an_attempt_that_is_left(
         assert after == ("requeuing" if again else "failed")
 
 
-@settings(deadline=None)
 @given(STATES, LIMITS, st.integers(0, 400))
 def test_overdue_and_deadline_agree(attempt: AttemptState, limits: Limits, now_ns: int) -> None:
     """An attempt is overdue exactly from its deadline on, and only while it is at work."""
@@ -72,7 +69,6 @@ def test_overdue_and_deadline_agree(attempt: AttemptState, limits: Limits, now_n
         assert due is None
 
 
-@settings(deadline=None)
 @given(STATES, ATTEMPT)
 def test_an_attempt_that_is_over_stays(attempt: AttemptState, status: str) -> None:
     """A status may be repeated; another one is refused when a later attempt exists or this one is over."""

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlightning.store.pack import dump_attributes, load_attributes
@@ -32,7 +32,6 @@ def items(value: Any) -> list[Any]:
     return cast("list[Any]", value) if isinstance(value, list) else []
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.text(max_size=5), LISTS | st.text() | st.booleans() | st.binary(max_size=9), max_size=4))
 def test_every_value_comes_back_the_same(attributes: dict[str, Any]) -> None:
     """Values and their types survive, whatever mixture of numbers a list holds."""

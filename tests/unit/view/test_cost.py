@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from genai_prices import Usage, calc_price
 from genai_prices.data_snapshot import get_snapshot
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlightning.errors import SettingError
@@ -89,7 +89,6 @@ def test_an_embedding_needs_no_output() -> None:
     assert found.usd == Decimal("0.000016")
 
 
-@settings(deadline=None)  # the machine may be busy; every test has its time limit
 @given(
     counts=st.tuples(*[st.integers(0, 10**12)] * 5),
     rates=st.tuples(*[st.decimals(0, 10**4, places=12)] * 6),

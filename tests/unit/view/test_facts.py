@@ -9,7 +9,7 @@ from subprocess import run
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlightning.types.query import SpanFacts
@@ -35,7 +35,6 @@ garbage: st.SearchStrategy[Any] = st.one_of(
 names = st.sampled_from([source.attribute for source in TABLE] + ["reward", "app.key"])
 
 
-@settings(deadline=None)  # the machine may be busy; every test has its time limit
 @given(
     st.dictionaries(names, garbage),
     st.sampled_from(["agentlightning.reward", "chat", ""]),
@@ -53,7 +52,6 @@ def test_facts_never_raise(attributes: dict[str, Any], name: str, scope: str) ->
     sources(name, attributes)
 
 
-@settings(deadline=None)  # the machine may be busy; every test has its time limit
 @given(
     prompt=st.integers(0, 10**6),
     output=st.integers(0, 10**6),

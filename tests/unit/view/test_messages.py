@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlightning.view.messages import Conversation, Message, ToolDefinition, messages, read_messages
@@ -337,7 +337,6 @@ keys = st.sampled_from(
 )
 
 
-@settings(deadline=None)  # the machine may be busy; every test has its time limit
 @given(
     st.dictionaries(keys, st.one_of(json_values, json_values.map(json.dumps)), max_size=8),
     st.lists(st.dictionaries(st.text(), json_values), max_size=2),

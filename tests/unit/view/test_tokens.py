@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlightning.view.tokens import ChoiceTokens, TokenIds, token_fields, token_ids
@@ -103,7 +103,6 @@ def test_nothing_known_is_false() -> None:
     assert token_ids({"prompt_token_ids": []}).prompt == ()
 
 
-@settings(deadline=None)  # the machine may be busy; every test has its time limit
 @given(
     st.dictionaries(
         st.sampled_from(

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlightning.types.query import SpanFacts, SpanRow
@@ -75,7 +75,6 @@ def test_cycles_lose_nothing(parents: list[int]) -> None:
     assert ids(view.root.children) == ["0"]
 
 
-@settings(deadline=None)  # the machine may be busy; every test has its time limit
 @given(
     st.lists(
         st.tuples(
@@ -197,7 +196,6 @@ def test_nothing_is_a_tree_too() -> None:
     assert (list(view.walk()), view.totals) == ([], Totals())
 
 
-@settings(deadline=None)  # the machine may be busy; every test has its time limit
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.decimals(0, 10**9, places=12)), max_size=8))
 def test_totals_add_exactly(parts: list[tuple[int, Decimal]]) -> None:
     """Adding totals loses no digit of the cost and no token, in any grouping."""
