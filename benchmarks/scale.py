@@ -1,7 +1,7 @@
 """What one insert costs as a store grows to ten million spans, and what reading costs then.
 
-Fills one SQLite store with finished rollouts of 100 small spans (a model call's facts and 40 bytes of text, so that
-ten million fit on an ordinary disk; random ids, as real ones are). At each size it prints the cost of an insert through
+Fills one SQLite store with finished rollouts of 100 small spans (a model call's facts and 40 bytes of text unless
+``--text-bytes`` says otherwise, so that ten million fit on an ordinary disk; random ids, as real ones are). At each size it prints the cost of an insert through
 ``write_batch`` (median and 99th percentile over the last 200 batches of 100 spans, each its own durable transaction),
 ``query_spans`` of one rollout, ``query_newest_rollouts`` of 20, and ``agl ls`` as a program. The processor time beside
 the time of the clock tells what other programs on the machine add.
@@ -9,7 +9,8 @@ the time of the clock tells what other programs on the machine add.
 Promise: ``query_spans`` under 5 ms and ``agl ls`` under 0.5 s at 1,000,000 spans; an insert that does not grow by more
 than half from 10,000 to 1,000,000.
 
-Usage: python benchmarks/scale.py [--sizes 10000,1000000] [--folder DIR]     (10,000,000: 4 GB, ten minutes)
+Usage: python benchmarks/scale.py [--sizes 10000,1000000] [--text-bytes 40] [--folder DIR]
+(10,000,000 spans: 4 GB, ten minutes)
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ class Insert(NamedTuple):
     cpu_us: float
 
 
-def rollout_batch(number: int) -> WriteBatch:
-    """Return a finished rollout of 100 small spans."""
+def rollout_batch(number: int, text_bytes: int) -> WriteBatch:
+    """Return a finished rollout of 100 spans with so much text each."""
     rollout_id, attempt_id, trace_id = f"ro-{number:016x}", f"at-{number:016x}", secrets.token_hex(16)
     start_ns = time.time_ns()
     spans = [
@@ -60,7 +61,7 @@ def rollout_batch(number: int) -> WriteBatch:
             start_ns=start_ns + index,
             end_ns=start_ns + index + 1000,
             resource=RESOURCE,
-            attributes={"gen_ai.usage.input_tokens": index, "input.value": "walk through the old town, then eat soup"},
+            attributes={"gen_ai.usage.input_tokens": index, "input.value": secrets.token_hex(text_bytes // 2)},
         )
         for index in range(1, SPANS + 1)
     ]
@@ -71,11 +72,11 @@ def rollout_batch(number: int) -> WriteBatch:
     return WriteBatch(starts=[start], spans=spans, ends=[end])
 
 
-def fill(store: SqliteLightningStore, done: int, wanted: int) -> Insert:
+def fill(store: SqliteLightningStore, done: int, wanted: int, text_bytes: int) -> Insert:
     """Add rollouts up to *wanted* spans and return what the last 200 batches cost."""
     times: list[tuple[float, float]] = []
     for number in range(done // SPANS, wanted // SPANS):
-        batch = rollout_batch(number)
+        batch = rollout_batch(number, text_bytes)
         clock, cpu = time.perf_counter(), time.thread_time()
         store.write_batch(batch)
         times = [*times[-199:], (time.perf_counter() - clock, time.thread_time() - cpu)]
@@ -125,6 +126,7 @@ def main() -> None:
     """Print a table with a line for each size; exit code 1 when a promise is broken."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--sizes", default=f"10000,{PROMISED_AT}")
+    parser.add_argument("--text-bytes", type=int, default=40)
     parser.add_argument("--folder", default=None)
     given = parser.parse_args()
     print(f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores")
@@ -135,7 +137,7 @@ def main() -> None:
         path = Path(folder) / "store.db"
         store = SqliteLightningStore(path)
         for size in (int(text) for text in given.sizes.split(",")):
-            insert = fill(store, done, size)
+            insert = fill(store, done, size, given.text_bytes)
             first, done = first or insert, size
             one_ms, newest_ms = read_ms(store, size)
             ls_s = list_s(path)
