@@ -47,9 +47,9 @@ INSERT INTO projects VALUES ('default', 1);
 INSERT INTO rollouts (rollout_id, project, status, start_ns, last_sequence, metadata, input)
 VALUES ('ro-old', 'default', 'running', 5000000000, 1, '{"a":1}', '"task"');
 INSERT INTO attempts (attempt_id, rollout_id, number, status, start_ns) VALUES ('at-old', 'ro-old', 1, 'running', 6);
-INSERT INTO sources VALUES (7, 'host/1/2', 'scope', '1', '', '{"service.name":"old"}');
+INSERT INTO sources VALUES (9170037829758996089, 'host/1/2', 'scope', '1', '', '{"service.name":"old"}');
 INSERT INTO spans VALUES ('00000000000000000000000000000001', '0000000000000002', NULL, 'ro-old', 'at-old', 1, 'work',
-    'INTERNAL', 7, 8, 'OK', NULL, 7, '{}', '', '[]', '[]', '{"x":[1,2]}', NULL);
+    'INTERNAL', 7, 8, 'OK', NULL, 9170037829758996089, '{}', '', '[]', '[]', '{"x":[1,2]}', NULL);
 INSERT INTO resources VALUES ('rs-old', 'default', 9, '{}');
 """
 

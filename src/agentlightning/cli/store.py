@@ -17,6 +17,8 @@ import click
 from agentlightning.cli.forward import forward
 from agentlightning.cli.options import store_options
 from agentlightning.cli.otlp import Backend, backend_options, report
+from agentlightning.cli.terminal import safe, write
+from agentlightning.cli.text import plural
 from agentlightning.errors import StoreUnavailableError
 from agentlightning.store.url import canonical_url, default_store_url, open_store, scheme_of, sqlite_path
 
@@ -194,9 +196,9 @@ def verify(*, store: str | None) -> int:
     path = _file_of(store)
     verdict = upkeep.verify(path)
     for problem in verdict.problems:
-        click.echo(f"{path}: {problem}")
+        write(safe(f"{path}: {problem}"))  # it may hold bytes of a damaged file
     if not verdict.problems:
-        click.echo(f"{path}: sound, {verdict.rollouts:,} rollouts with {verdict.spans:,} spans")
+        write(safe(f"{path}: sound, {plural(verdict.rollouts, 'rollout')} with {plural(verdict.spans, 'span')}"))
     return 1 if verdict.problems else 0
 
 

@@ -45,7 +45,7 @@ def style(text: str, **how: bool | str) -> str:
 
 def width() -> int:
     """Return how many columns there are; COLUMNS sets them for a file or a pipe too."""
-    if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit():
+    if folds():
         return max(_LEAST_WIDTH, shutil.get_terminal_size().columns)
     return _PLAIN_WIDTH
 
@@ -99,9 +99,14 @@ def wrapped(line: str, columns: int) -> list[str]:
     return pieces
 
 
+def folds() -> bool:
+    """Tell whether somebody says how wide the output is: a terminal, or COLUMNS."""
+    return sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
+
+
 def folded(text: str, indent: str = "") -> list[str]:
     """Return *text* as indented lines that fit, or as one line where nobody says how wide the output is."""
-    if not (sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()):
+    if not folds():
         return [indent + text]
     pieces = wrapped(text, max(_LEAST_WIDTH, width() - len(indent)))
     return [indent + piece.strip() for piece in pieces]

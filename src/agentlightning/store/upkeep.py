@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, get_args
 from agentlightning.errors import StoreCorruptError, StoreUnavailableError, StoreVersionError
 from agentlightning.store.pack import to_json
 from agentlightning.store.sql.connector import migrations
-from agentlightning.store.sql.integrity import damaged_spans
+from agentlightning.store.sql.integrity import DAMAGE, damaged_sources, damaged_spans
 from agentlightning.store.sql.sqlite import APPLICATION_ID
 from agentlightning.types.core import AttemptStatus, RolloutStatus
 
@@ -48,6 +48,8 @@ def verify(path: Path) -> Verdict:
     """Check a store thoroughly: the database's structure, every span's checksum, that all belongs together. Only reads.
 
     A damaged span is named by its ids and its rollout; a row that a release without checksums wrote is taken as it is.
+    What made a span (process, resource, scope) has its hash as its number. Rollouts and attempts, which change while
+    they run, have no checksum: they have to be readable.
 
     Raises:
         StoreUnavailableError: There is no such file.
@@ -60,11 +62,12 @@ def verify(path: Path) -> Verdict:
         rollouts = spans = 0
         try:
             problems += damaged_spans(connection, limit=_MOST_NAMED)
+            problems += damaged_sources(connection, limit=_MOST_NAMED)
             if is_structure_sound:
                 problems += _loose_ends(connection)
             rollouts = connection.execute("SELECT count(*) FROM rollouts").fetchone()[0]
             spans = connection.execute("SELECT count(*) FROM spans").fetchone()[0]
-        except sqlite3.DatabaseError as error:
+        except DAMAGE as error:
             problems.append(str(error))
     return Verdict(tuple(problems), rollouts, spans)
 
@@ -98,7 +101,7 @@ def _structure(connection: sqlite3.Connection) -> list[str]:
     """Return what SQLite finds wrong; on a badly damaged page its check ends with an error instead of a list."""
     try:
         found = connection.execute("PRAGMA integrity_check(20)").fetchall()
-    except sqlite3.DatabaseError as error:
+    except DAMAGE as error:
         return [str(error)]
     return [row[0] for row in found if row[0] != "ok"]
 
@@ -160,8 +163,8 @@ def restore(saved: Path, path: Path) -> Verdict:
 
 def vacuum(path: Path) -> tuple[int, int]:
     """Give back the room of what was deleted; return the size in bytes before and after. Writers wait meanwhile."""
-    before = path.stat().st_size
     with contextlib.closing(_open(path, writing=True)) as connection:
+        before = path.stat().st_size
         try:
             connection.execute("DELETE FROM sources WHERE source_id NOT IN (SELECT source_id FROM spans)")
             places = connection.execute(_PLACES).fetchall()
@@ -177,15 +180,21 @@ def vacuum(path: Path) -> tuple[int, int]:
     return before, path.stat().st_size
 
 
-def open_reader(path: Path) -> sqlite3.Connection:
-    """Open a store for reading and leave the folder as it is: no file appears beside it, nothing is migrated.
+@contextlib.contextmanager
+def read_only(path: Path) -> Generator[sqlite3.Connection, None, None]:
+    """Give a connection that reads and leaves the folder as it is: no file appears beside it, nothing is migrated.
 
     Raises:
         StoreUnavailableError: There is no such file.
-        StoreCorruptError: It is no store of ours.
+        StoreCorruptError: It is no store of ours, or what is read within the context is damaged.
         StoreVersionError: It was written by a newer release.
     """
-    return _open(path, leaves_folder=True)
+    with contextlib.closing(_open(path, leaves_folder=True)) as connection:
+        try:
+            yield connection
+        except DAMAGE as error:
+            msg = f"{path} cannot be read: {error}; 'agl store verify' names what is damaged"
+            raise StoreCorruptError(msg) from error
 
 
 def _open(path: Path, *, writing: bool = False, leaves_folder: bool = False) -> sqlite3.Connection:
@@ -204,7 +213,7 @@ def _open(path: Path, *, writing: bool = False, leaves_folder: bool = False) -> 
         connection.close()
         msg = f"cannot {'write' if writing else 'read'} {path}: {error}"
         raise StoreUnavailableError(msg) from error
-    except sqlite3.DatabaseError as error:
+    except DAMAGE as error:
         connection.close()
         msg = f"{path} is damaged or no Agent Lightning store ({error})"
         raise StoreCorruptError(msg) from error

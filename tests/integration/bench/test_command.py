@@ -111,6 +111,18 @@ def test_another_machine_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "on another machine or other versions: cpus 64" in " ".join(answer.output.split())
 
 
+def test_a_file_that_cannot_be_compared_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing file, a folder and a file that is no result are refused before anything is measured."""
+    monkeypatch.setattr(suite, "run", None)
+    for name in ("none.json", "."):
+        answer = CliRunner().invoke(group, ["bench", "--compare", str(tmp_path / name)])
+        assert answer.exit_code == 2
+        assert "Invalid value for '--compare'" in answer.stderr
+    (tmp_path / "other.json").write_text('{"version": 1, "type": "doctor"}')
+    answer = CliRunner().invoke(group, ["bench", "--compare", str(tmp_path / "other.json")], standalone_mode=False)
+    assert "is no result of 'agl bench --json'" in str(answer.exception)
+
+
 @pytest.mark.parametrize("columns", ["40", "120"])
 def test_every_line_fits(monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
     """The table is as wide as the terminal at most, and says which direction is the better one."""

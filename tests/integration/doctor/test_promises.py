@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import resource
 import sqlite3
@@ -18,6 +19,8 @@ from agentlightning import settings
 from agentlightning.cli.doctor.command import command
 from agentlightning.cli.doctor.finding import FAIL, Finding
 from agentlightning.cli.main import group
+from agentlightning.errors import AgentLightningError
+from agentlightning.store.upkeep import backup
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -152,6 +155,104 @@ def test_settings_are_complete() -> None:
         env={**os.environ, "AGL_BATCH_SIZE": "x"}, capture_output=True, check=False, timeout=19,
     )  # fmt: skip
     assert done.returncode == 2
+
+
+def shown(*arguments: str, code: int = 0) -> str:
+    """Return what the command prints, in this process."""
+    settings.forget()
+    answer = CliRunner().invoke(group, ["doctor", *arguments])
+    assert answer.exit_code == 0
+    assert answer.return_value in {None, code}
+    return answer.stdout
+
+
+def test_settings_are_a_table() -> None:
+    """Values and sources begin in the same columns on every line, however long a name is."""
+    lines = shown("--settings").splitlines()
+    longest = max(len(each.variable) for each in settings.all_settings())
+    assert {line[longest] for line in lines} == {" "}
+    assert {line.rindex(" default") for line in lines if len(line) < longest + 41} == {longest + 31}
+
+
+@pytest.mark.parametrize("columns", [40, 120])
+def test_settings_fit(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    """Each line fits, a name is never cut, and what a variable holds cannot drive the terminal."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("AGL_PROJECT", "\x1b[31mred\x1b[0m" + "x" * 50)
+    lines = shown("--settings").splitlines()
+    assert max(map(len, lines)) <= columns
+    assert "AGL_AGENTOPS_EXPORTER_ENDPOINT" in {line.split()[0] for line in lines}
+    assert "\\x1b[31mred" in "".join(line.strip() for line in lines)
+
+
+def test_settings_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    """--settings --json: each setting with value, source and error; a secret is only said to be set."""
+    monkeypatch.setenv("AGL_SAMPLE_RATE", "0.5")
+    monkeypatch.setenv("AGL_BATCH_SIZE", "many")
+    monkeypatch.setenv("AGL_STORE_TOKEN", "agl_secret")
+    settings.forget()
+    answer = CliRunner().invoke(group, ["doctor", "--settings", "--json"], standalone_mode=False)
+    assert answer.return_value == 2
+    body = json.loads(answer.stdout)
+    assert (body["version"], body["type"]) == (1, "settings")
+    found = {each.pop("variable"): each for each in body["settings"]}
+    assert found["AGL_SAMPLE_RATE"] == {"value": 0.5, "source": "environment", "error": None}
+    assert found["AGL_ENABLED"] == {"value": True, "source": "default", "error": None}
+    assert found["AGL_STORE_TOKEN"]["value"] == "(set)"
+    assert found["AGL_BATCH_SIZE"]["value"] is None
+    assert "AGL_BATCH_SIZE is 'many'; set it to a whole number" in found["AGL_BATCH_SIZE"]["error"]
+    assert "AGL_BATCH_SIZE is 'many'" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--live", "--follow", "abcd"), "--live and --follow show different things; give one of them"),
+        (("--settings", "--check", "x.py"), "--settings and --check show different things"),
+        (("--once",), "--once goes with --live"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(arguments: tuple[str, ...], message: str) -> None:
+    """Two views at once are wrong usage, not one of them by chance."""
+    answer = CliRunner().invoke(group, ["doctor", *arguments])
+    assert answer.exit_code == 2
+    assert message in answer.stderr
+
+
+def damaged(content: bytes, seed: int) -> bytes:
+    """Return a file with a page of noise, a bit turned over, a hole, or without its end."""
+    by_chance = random.Random(seed)
+    where = by_chance.randrange(len(content))
+    page = where // 4096 * 4096
+    return (
+        content[:page] + by_chance.randbytes(4096) + content[page + 4096 :],
+        content[:where] + bytes([content[where] ^ 1 << by_chance.randrange(8)]) + content[where + 1 :],
+        content[:where] + bytes(40) + content[where + 40 :],
+        content[:where],
+    )[seed % 4]
+
+
+def test_no_damage_is_too_much(programs: Programs, isolated: Path) -> None:
+    """Whatever is damaged in a store's file, every view and the check of the store end with words, no traceback."""
+    programs.run("from agentlightning import emit_message\nfor n in range(60): emit_message('x' * 300)\n")
+    whole, copy = isolated / "whole.db", isolated / "damaged.db"
+    backup(isolated / "agentlightning.db", whole)
+    content = whole.read_bytes()
+    schema = content.index(b"sqlite_autoindex_attempts_")
+    candidates = [damaged(content, seed) for seed in range(12)]
+    candidates.append(content[: schema + 26] + b"\xb2" + content[schema + 27 :])  # the message of SQLite is no text
+    refused = 0
+    for candidate in candidates:
+        for arguments in (["doctor", "--json"], ["doctor", "--live", "--once"], ["doctor", "--follow", "abcd"],
+                          ["store", "verify"]):  # fmt: skip
+            copy.write_bytes(candidate)
+            settings.forget()
+            answer = CliRunner().invoke(group, [*arguments, "--store", str(copy)], standalone_mode=False)
+            assert answer.exception is None or isinstance(answer.exception, AgentLightningError), answer.exc_info
+            refused += answer.exception is not None or answer.return_value == 1
+            for suffix in ("-wal", "-shm"):
+                copy.with_name(copy.name + suffix).unlink(missing_ok=True)
+    assert refused > len(candidates)
 
 
 def test_options_are_explained() -> None:

@@ -201,6 +201,25 @@ def test_decorator_is_right(doctor: Doctor, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (b"x = (", "no Python program: '(' was never closed"),
+        (b"\0", "no Python program: source code"),
+        (b"(" * 5_000, "no Python program: "),
+        (b"x = " + b"+".join([b"1"] * 30_000), ": "),
+        (b"@rollout\ndef f(task, task, llm): ...", "duplicate parameter name"),
+        (b"@rollout\ndef f(task, llm, x=open('/nonexistent')): ...", "are right"),
+        (b"'\\d'\n", "are right"),
+    ],
+)
+def test_no_text_stops_the_look(doctor: Doctor, tmp_path: Path, code: bytes, message: str) -> None:
+    """What is no program, or too deeply nested to be read, is a row; nothing of a program is run."""
+    file = tmp_path / "agent.py"
+    file.write_bytes(code)
+    assert message in doctor("--check", str(file))["decorator"].found
+
+
+@pytest.mark.parametrize(
     ("code", "level"),
     [
         ("tracer.trace_context('x')", "fail"),

@@ -223,6 +223,31 @@ def test_a_lost_span_is_nowhere(programs: Programs) -> None:
     assert stages["lost"]["detail"].endswith("lost were 1 filtered")
 
 
+def test_a_store_that_is_not_there_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A span that is not found in a store that does not answer, or is not there, is not "nowhere": exit code 2."""
+    monkeypatch.setenv("AGL_HTTP_RETRIES", "0")
+    code, stages = follow("abcdef01", "--store", str(tmp_path / "none.db"))
+    assert (code, f"there is no store at {tmp_path}/none.db" in stages["unknown"]["detail"]) == (2, True)
+    code, stages = follow("abcdef01", "--store", "http://127.0.0.1:1")
+    assert (code, "the store was not asked: cannot reach" in stages["unknown"]["detail"]) == (2, True)
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120])
+def test_the_way_of_a_span_fits(
+    programs: Programs, isolated: Path, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    """Each line fits, words are whole, and details stand below each other."""
+    programs.run(EMIT, AGL_LOG_LEVEL="DEBUG")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    settings.forget()
+    lines = CliRunner().invoke(group, ["doctor", "--follow", only_span(isolated)]).output.splitlines()
+    assert max(map(len, lines)) <= columns
+    words = " ".join(lines).split()
+    assert {"produced", "process", "committed,", "redacted:", "thread"} <= set(words)
+    details = [line for line in lines[1:] if line.startswith("  ")]
+    assert {len(line) - len(line.lstrip()) for line in details} <= {2 if columns < 80 else 36}
+
+
 @pytest.mark.parametrize(("text", "message"), [("abc", "is no beginning of a span id"), ("nothex", "is no beginning")])
 def test_what_is_no_id_is_refused(text: str, message: str) -> None:
     """Too few digits, or none, are one sentence and exit code 2."""

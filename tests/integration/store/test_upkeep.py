@@ -268,6 +268,58 @@ def test_verify_names_what_lies_on_a_broken_page(tmp_path: Path, capsys: pytest.
         assert re.search("span number [0-9]+ in rollout ro-[0-9a-f]+ is damaged", shown), shown
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE sources SET resource = replace(resource, '{', '{\"x\":1,')",
+        "UPDATE sources SET process = cast(x'ff00' AS TEXT)",
+        "UPDATE sources SET scope_name = 7",
+    ],
+)
+def test_verify_names_a_process_that_was_changed(
+    damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Process, scope or resource of spans that somebody changed in the file are found: their number is their hash."""
+    path = tmp_path / "store.db"
+    store = SqliteLightningStore(path)
+    fill(store, 1)
+    store.close()
+    connection = sqlite3.connect(path)
+    (rollout_id,) = connection.execute("SELECT rollout_id FROM rollouts").fetchone()
+    connection.execute(damage)
+    connection.commit()
+    connection.close()
+    assert agl("store", "verify", "--store", path) == 1
+    assert f"process or resource of 3 spans, of rollout {rollout_id} and perhaps others, is damaged" in (
+        capsys.readouterr().out
+    )
+
+
+def test_what_a_damaged_file_holds_cannot_drive_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Names of damaged rows are printed with control characters and bytes that are no text escaped, one on a line."""
+    path = tmp_path / "store.db"
+    store = SqliteLightningStore(path)
+    fill(store, 1)
+    store.close()
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE spans SET span_id = cast(x'1b5b33316d0aff' AS TEXT) WHERE sequence_id = 2")
+    connection.commit()
+    connection.close()
+    capsys.readouterr()
+    assert agl("store", "verify", "--store", path) == 1
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "span \\x1b[31m\\n\\udcff of trace" in line
+
+
+def test_there_is_nothing_to_compact(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Looking after a file that is not there is one sentence and exit code 2."""
+    for command in ("vacuum", "verify"):
+        assert agl("store", command, "--store", tmp_path / "none.db") == 2
+        assert f"there is no store at {tmp_path}/none.db" in capsys.readouterr().err
+
+
 _LIMITED = """
 import resource, sys
 from pathlib import Path

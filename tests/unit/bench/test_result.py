@@ -63,6 +63,25 @@ def test_what_is_no_result_is_refused() -> None:
         load(b'{"a": 1}', "x.json")
     with pytest.raises(SettingError, match="is no result"):
         load(b"\xff", "x.json")
-    other = msgspec.structs.replace(report(), version=9)
-    with pytest.raises(SettingError, match="has version 9"):
-        load(msgspec.json.encode(other), "x.json")
+    for content in (
+        b'{"version": 9, "type": "bench"}',
+        msgspec.json.encode(msgspec.structs.replace(report(), version=9)),
+    ):
+        with pytest.raises(SettingError, match="has version 9"):
+            load(content, "x.json")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"[]", b"null", b'{"version": 1, "type": "doctor"}', b'{"version": 1, "type": "bench", "rows": []}',
+        msgspec.json.encode(report(row(1.0)))[:-20],
+        msgspec.json.encode(report(row(1.0))).replace(b'"ratio":1.0', b'"ratio":NaN'),
+        msgspec.json.encode(report(row(1.0))).replace(b'"ratio":1.0', b'"ratio":-1.0'),
+        msgspec.json.encode(report(row(1.0))).replace(b'"type":"bench"', b'"type":"doctor"'),
+    ],
+)  # fmt: skip
+def test_a_damaged_or_foreign_result_is_refused(content: bytes) -> None:
+    """A file that is cut, of another command, or with figures that cannot be, is one sentence with its name."""
+    with pytest.raises(SettingError, match=r"x\.json is no result of 'agl bench --json'"):
+        load(content, "x.json")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from agentlightning.cli.document import dumps, stream
-from agentlightning.cli.terminal import fit, safe, safe_lines, wrapped
+from agentlightning.cli.terminal import fit, folded, safe, safe_lines, wrapped
 
 
 @given(st.text(), st.integers(2, 60))
@@ -32,6 +33,24 @@ def test_wrapped_lines_lose_nothing(text: str, columns: int) -> None:
         pieces = wrapped(line, columns)
         assert "".join(pieces) == line
         assert all(cell_len(piece) <= columns for piece in pieces)
+
+
+@pytest.mark.parametrize("mark", ["u", "µ"])
+def test_words_stay_whole(mark: str) -> None:
+    """A line is broken between words, with a character beyond ASCII too; only wide characters break anywhere."""
+    line = f"took 12 {mark}s, then it waited for the store to answer"
+    assert [piece.strip() for piece in wrapped(line, 24)] == [
+        f"took 12 {mark}s, then it", "waited for the store to", "answer"
+    ]  # fmt: skip
+    assert wrapped("漢字" * 6, 20) == ["漢字" * 5, "漢字"]
+
+
+def test_folding_needs_a_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text is folded to a terminal or to COLUMNS; a pipe gets it whole."""
+    monkeypatch.setenv("COLUMNS", "24")
+    assert folded("a word and another word, then", "  ") == ["  a word and another", "  word, then"]
+    monkeypatch.delenv("COLUMNS")
+    assert folded("x " * 200, "  ") == ["  " + "x " * 200]
 
 
 VALUES = st.recursive(

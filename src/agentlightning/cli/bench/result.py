@@ -8,7 +8,7 @@ quartiles of its rounds. All else is ``within noise``.
 from __future__ import annotations
 
 import statistics
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 
@@ -21,6 +21,8 @@ RULE = (
     "(half of the distance between the quartiles of the rounds)"
 )
 
+_NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+
 
 class Row(msgspec.Struct, kw_only=True, frozen=True):
     """One figure of ours beside one of the peer's, both of the same run."""
@@ -29,13 +31,13 @@ class Row(msgspec.Struct, kw_only=True, frozen=True):
     what: str
     """What is measured, in words: ours / the peer's."""
     unit: str
-    ours: float
+    ours: _NotNegative
     """Numerator: median of the rounds."""
-    peer: float
+    peer: _NotNegative
     """Denominator: median of the rounds."""
-    ratio: float
+    ratio: _NotNegative
     """Median of the rounds' ratios."""
-    noise: float
+    noise: _NotNegative
     """Half of the distance between the quartiles of the rounds' ratios."""
     rounds: int
     is_lower_better: bool
@@ -45,7 +47,7 @@ class Report(msgspec.Struct, kw_only=True, frozen=True):
     """A run; as JSON it is what ``agl bench --json`` prints and ``--compare`` reads."""
 
     version: int
-    type: str
+    type: Literal["bench"]
     is_quick: bool
     taken_s: float
     machine: dict[str, str]
@@ -114,6 +116,13 @@ def _change(before: Row | None, now: Row) -> Change:
     return Change(now.name, before.ratio, now.ratio, verdict)
 
 
+class _Head(msgspec.Struct):
+    """What every version of a result has."""
+
+    version: int
+    type: Literal["bench"]
+
+
 def load(content: bytes, name: str) -> Report:
     """Return the report in *content*, which came from the file *name*.
 
@@ -121,11 +130,11 @@ def load(content: bytes, name: str) -> Report:
         SettingError: It is none, or one of another version.
     """
     try:
-        report = msgspec.json.decode(content, type=Report)
+        version = msgspec.json.decode(content, type=_Head).version
+        if version != VERSION:
+            msg = f"{name} has version {version}, this release reads {VERSION}; run 'agl bench --json' again"
+            raise SettingError(msg)
+        return msgspec.json.decode(content, type=Report)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         msg = f"{name} is no result of 'agl bench --json' ({error})"
         raise SettingError(msg) from None
-    if report.version != VERSION:
-        msg = f"{name} has version {report.version}, this release reads {VERSION}; run 'agl bench --json' again"
-        raise SettingError(msg)
-    return report

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import textwrap
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from agentlightning import settings
 from agentlightning.cli import document
-from agentlightning.cli.doctor import environment, storage, trouble
+from agentlightning.cli.doctor import environment, storage, trouble, values
 from agentlightning.cli.doctor.finding import FAIL, NOTE, OK, WARN, Finding, taken
 from agentlightning.cli.doctor.reading import read
 from agentlightning.cli.options import store_options
-from agentlightning.cli.terminal import safe, style, width, write
+from agentlightning.cli.terminal import folded, folds, safe, style, width, write
 from agentlightning.cli.text import plural
 from agentlightning.errors import AgentLightningError
-from agentlightning.store.url import shown_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -35,7 +31,6 @@ _COLOURS = {OK: "green", NOTE: "cyan", WARN: "yellow", FAIL: "red"}
 _WHAT = 16
 _NARROW = 70
 """Below so many columns what was found goes on lines of its own."""
-_SECRETS = {settings.STORE_TOKEN, settings.REDACT_KEY, settings.AGENTOPS_API_KEY, settings.AGENTOPS_PROJECTS}
 
 
 @click.command()
@@ -70,8 +65,16 @@ def command(  # noqa: PLR0913 - one for each option
 
     Exit code 0: well, or only warnings; 1: something is wrong; 2: wrong usage, or a store that cannot be read.
     """
+    given = {"--settings": show_settings, "--live": live, "--follow": follow is not None, "--check": bool(files)}
+    chosen = [name for name, is_given in given.items() if is_given]
+    if len(chosen) > 1:
+        msg = f"{' and '.join(chosen)} show different things; give one of them"
+        raise click.UsageError(msg)
+    if once and not live:
+        msg = "--once goes with --live"
+        raise click.UsageError(msg)
     if show_settings:
-        return _print_settings()
+        return values.show(as_json=as_json)
     if live:
         from agentlightning.cli.doctor import live as live_view  # noqa: PLC0415 - for this view only
 
@@ -84,24 +87,6 @@ def command(  # noqa: PLR0913 - one for each option
     if as_json:
         return _print_json(list(_sections(store, project, files)))
     return _print(_sections(store, project, files))
-
-
-def _print_settings() -> int:
-    well = True
-    for setting in settings.all_settings():
-        try:
-            value, source = settings.lookup(setting)
-        except AgentLightningError as error:
-            click.echo(style(str(error), fg="red"), err=True)
-            well = False
-        else:
-            shown = "(the user's data directory)" if setting is settings.STORE and not value else str(value)
-            if setting is settings.STORE:
-                shown = shown_url(shown)
-            if value and setting in _SECRETS:
-                shown = "(set)"  # the output of this command is what people paste into reports
-            click.echo(f"{setting.variable:<22} {shown:<30} {source}")
-    return 0 if well else 2
 
 
 def _sections(store: str | None, project: str | None, files: tuple[Path, ...]) -> Iterator[Section]:
@@ -165,26 +150,17 @@ def _lines(row: Finding) -> Iterator[str]:
     """Yield the lines of a row: level, what, found; the remedy on a line of its own."""
     mark = style(_MARKS[row.level], fg=_COLOURS[row.level], bold=row.level == FAIL)
     found, remedy = safe(row.found), safe(row.remedy)
-    if not (sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()):
-        yield f"{mark}  {row.what:<{_WHAT}} {found}"
-        if remedy:
-            yield f"{'':6}{'':{_WHAT}} do: {remedy}"
-        return
-    if width() < _NARROW:
+    is_narrow = folds() and width() < _NARROW
+    indent = "  " if is_narrow else " " * (_WHAT + 7)
+    if is_narrow:
         yield f"{mark}  {row.what}"
-        yield from _wrapped(found, "  ")
+        yield from folded(found, indent)
     else:
-        first, *rest = _wrapped(found, " " * (_WHAT + 7)) or [""]
+        first, *rest = folded(found, indent)
         yield f"{mark}  {row.what:<{_WHAT}} {first.strip()}"
         yield from rest
     if remedy:
-        yield from _wrapped(f"do: {remedy}", "  " if width() < _NARROW else " " * (_WHAT + 7))
-
-
-def _wrapped(text: str, indent: str) -> list[str]:
-    return textwrap.wrap(
-        text, width(), initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False, break_long_words=True
-    )
+        yield from folded(f"do: {remedy}", indent)
 
 
 def _print_json(sections: list[Section]) -> int:

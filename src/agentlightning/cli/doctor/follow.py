@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -11,18 +10,18 @@ from agentlightning import semconv
 from agentlightning._internal.ids import is_process_gone
 from agentlightning.cli import document
 from agentlightning.cli.doctor.reading import Reading, read, spans_in_segments
-from agentlightning.cli.terminal import safe, style, width, wrapped, write
+from agentlightning.cli.terminal import folded, folds, safe, style, width, write
 from agentlightning.cli.text import count, duration
 from agentlightning.errors import UnknownIdError
 from agentlightning.pipeline import stage
 from agentlightning.store.pack import to_json
 from agentlightning.store.sql.connector import named_queries
 from agentlightning.store.sql.rows import to_span_record
-from agentlightning.store.upkeep import open_reader
+from agentlightning.store.upkeep import read_only
 from agentlightning.store.url import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from agentlightning.types.record import SpanRecord
@@ -30,6 +29,8 @@ if TYPE_CHECKING:
 _SHORTEST = 4
 """Digits of a span id that must be given."""
 _MOST_SHOWN = 10
+_NARROW = 80
+"""Below so many columns the detail of a stage goes on lines of its own."""
 
 
 class Passed(NamedTuple):
@@ -56,7 +57,7 @@ class _Row(NamedTuple):
 
 
 def show(store: str | None, project: str | None, span_id: str, *, as_json: bool) -> int:
-    """Print the stages; return 0 when the span was found, 1 when it is nowhere.
+    """Print the stages; return 0 when the span was found, 1 when it is nowhere, 2 when its store could not be asked.
 
     Raises:
         StoreError: The store cannot be read.
@@ -96,7 +97,11 @@ def show(store: str | None, project: str | None, span_id: str, *, as_json: bool)
         for each in passed:
             for line in _lines(each):
                 write(line)
-    return 0 if row else 1
+    if row is not None:
+        return 0
+    # Where every span of a program was lost there is no store, but its counters are.
+    was_asked = reading.problem is None and (reading.is_there or bool(reading.ledgers))
+    return 1 if was_asked else 2
 
 
 def _before(row: _Row) -> list[Passed]:
@@ -171,6 +176,8 @@ def _nowhere(reading: Reading, wanted: str) -> Passed:
     text = f"no span that begins with {wanted} is in the store or on the disk; "
     if reading.problem is not None:
         text += f"the store was not asked: {reading.problem}; "
+    elif not reading.is_there:
+        text += f"there is no store at {reading.path}; "
     text += f"lost were {told}" if told else "no loss is counted here"
     waiting = reading.account.waiting - reading.account.spilled
     if waiting > 0:
@@ -184,7 +191,7 @@ def _stored(reading: Reading, wanted: str) -> dict[str, _Row]:
         return {}
     if reading.path is None:
         return asyncio.run(_asked(reading, wanted))
-    with contextlib.closing(open_reader(reading.path)) as connection:
+    with read_only(reading.path) as connection:
         query = "SELECT trace_id, span_id FROM spans WHERE span_id >= ? AND span_id < ? LIMIT ?"
         keys = connection.execute(query, (wanted, wanted + "g", _MOST_SHOWN)).fetchall()
         rows = connection.execute(named_queries()["spans_by_key"], {"1": to_json(keys)}).fetchall()
@@ -218,9 +225,16 @@ def _of_record(record: SpanRecord, place: int = 0) -> _Row:
     )  # fmt: skip
 
 
-def _lines(passed: Passed) -> list[str]:
+def _lines(passed: Passed) -> Iterator[str]:
     moment = "at an unknown time" if passed.time_ns is None else _moment(passed.time_ns)
-    return wrapped(f"{passed.stage:<10} {moment:<23}  {passed.detail}", width())
+    head = f"{passed.stage:<10} {moment:<23}"
+    if folds() and width() < _NARROW:
+        yield head.rstrip()
+        yield from folded(passed.detail, "  ")
+        return
+    first, *rest = folded(passed.detail, " " * (len(head) + 2))
+    yield f"{head}  {first.strip()}"
+    yield from rest
 
 
 def _moment(time_ns: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 import time
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,7 +14,7 @@ from agentlightning.cli.terminal import fit, has_colour, style, width, write
 from agentlightning.cli.text import count, duration, plural
 from agentlightning.errors import StoreUnavailableError
 from agentlightning.pipeline.ledger import Account, ledger_folder, read_each
-from agentlightning.store.upkeep import open_reader
+from agentlightning.store.upkeep import read_only
 from agentlightning.store.url import canonical_url, default_store_url, open_store, scheme_of, shown_url, sqlite_path
 from agentlightning.types.change import ChangeCursor
 from agentlightning.view.tree import COUNTED_KINDS
@@ -119,7 +118,7 @@ def look(store: str | None, project: str | None) -> Figures:
         if not size:
             msg = f"there is no store at {path}; record something with 'agl run' or name another with --store"
             raise StoreUnavailableError(msg)
-        with contextlib.closing(open_reader(path)) as connection:
+        with read_only(path) as connection:
             found = [
                 Ended(start, end, status == "ERROR", kind in COUNTED_KINDS)
                 for start, end, status, kind in connection.execute(_RECENT, (_MOST, since_ns))

@@ -22,7 +22,7 @@ from agentlightning.pipeline.spill import spill_folders
 from agentlightning.store.sql.connector import named_queries
 from agentlightning.store.sql.integrity import damaged_spans
 from agentlightning.store.sql.rows import to_span_row
-from agentlightning.store.upkeep import open_reader
+from agentlightning.store.upkeep import read_only
 from agentlightning.store.url import canonical_url, default_store_url, open_store, scheme_of, sqlite_path
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def _read_file(reading: Reading, path: Path) -> None:
         reading.is_there = False
         return
     began = time.monotonic()
-    with contextlib.closing(open_reader(path)) as connection:
+    with read_only(path) as connection:
         newest = connection.execute(
             "SELECT rollout_id, status, start_ns FROM rollouts WHERE project = ? ORDER BY start_ns DESC LIMIT ?",
             (reading.project, MOST_ROLLOUTS),

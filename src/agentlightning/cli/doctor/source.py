@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ast
+import inspect
+import warnings
 from typing import TYPE_CHECKING
 
 from agentlightning.cli.doctor.finding import FAIL, NOTE, OK, Finding
 from agentlightning.litagent.signature import analyse, detect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 _DECORATORS = {"rollout": "", "llm_rollout": "llm", "prompt_rollout": "prompt_template"}
@@ -23,12 +25,22 @@ def findings(files: Sequence[Path]) -> Iterator[Finding]:
         yield Finding(NOTE, "decorator", text, "agl doctor --check program.py")
     for file in files:
         try:
-            tree = ast.parse(file.read_bytes())
-        except (OSError, SyntaxError, ValueError) as error:
-            yield Finding(FAIL, "decorator", f"{file}: {error}", "name a Python file that can be read")
+            tree = _parsed(file)
+        except OSError as error:
+            yield Finding(FAIL, "decorator", f"{file}: {error.strerror}", "name a Python file that can be read")
+            continue
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last two: nested too deeply
+            text = f"{file}: no Python program: {error or type(error).__name__}"
+            yield Finding(FAIL, "decorator", text, "name a Python file that can be read")
             continue
         yield from _decorators(file, tree)
         yield from _contexts(file, tree)
+
+
+def _parsed(file: Path) -> ast.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about escapes in its texts: not what was asked
+        return ast.parse(file.read_bytes(), file.name)
 
 
 def _decorators(file: Path, tree: ast.Module) -> Iterator[Finding]:
@@ -44,30 +56,39 @@ def _decorators(file: Path, tree: ast.Module) -> Iterator[Finding]:
             problem = _problem(node, _DECORATORS[name])
             if problem:
                 is_well = False
-                message, _, remedy = problem.rpartition("; ")
-                yield Finding(FAIL, "decorator", f"{file}:{node.lineno} @{name}: {message}", remedy)
+                message, _, remedy = problem.partition("; ")
+                text = f"{file}:{node.lineno} @{name}: {message}"
+                yield Finding(FAIL, "decorator", text, remedy or "correct its parameters")
     if is_well:
         yield Finding(OK, "decorator", f"{file}: the parameters of {looked} decorated functions are right")
 
 
+class _StandIn:
+    """Stands for a function that is not run: it has its name and parameters, and no code."""
+
+    def __init__(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+        given, empty = node.args, inspect.Parameter.empty
+        by_place = [*given.posonlyargs, *given.args]
+        first_default = len(by_place) - len(given.defaults)
+        parameters: list[inspect.Parameter] = []
+        for place, each in enumerate(by_place):
+            is_unnamed = place < len(given.posonlyargs)
+            kind = inspect.Parameter.POSITIONAL_ONLY if is_unnamed else inspect.Parameter.POSITIONAL_OR_KEYWORD
+            parameters.append(inspect.Parameter(each.arg, kind, default=empty if place < first_default else None))
+        for each, default in zip(given.kwonlyargs, given.kw_defaults, strict=True):
+            kind = inspect.Parameter.KEYWORD_ONLY
+            parameters.append(inspect.Parameter(each.arg, kind, default=empty if default is None else None))
+        self.__name__ = node.name
+        self.__signature__ = inspect.Signature(parameters)
+
+    def __call__(self) -> None:
+        """Do nothing."""
+
+
 def _problem(node: ast.FunctionDef | ast.AsyncFunctionDef, resource: str) -> str:
-    """Return what the decorator would raise: a function with the same parameters and no body is given to it."""
-    given = node.args
-    bare = ast.arguments(
-        posonlyargs=_plain(given.posonlyargs),
-        args=_plain(given.args),
-        vararg=None,
-        kwonlyargs=_plain(given.kwonlyargs),
-        kw_defaults=[None if each is None else ast.Constant(None) for each in given.kw_defaults],
-        kwarg=None,
-        defaults=[ast.Constant(None) for _ in given.defaults],
-    )
-    body = ast.Lambda(args=bare, body=ast.Constant(None))
-    function: Callable[..., object] = eval(  # noqa: S307 - parameters without defaults, annotations and code
-        compile(ast.fix_missing_locations(ast.Expression(body)), "<parameters>", "eval"), {}
-    )
-    function.__name__ = node.name
+    """Return what the decorator would raise for this function; empty for nothing."""
     try:
+        function = _StandIn(node)
         if resource == "llm":
             analyse(function, "llm")
         elif resource:
@@ -77,10 +98,6 @@ def _problem(node: ast.FunctionDef | ast.AsyncFunctionDef, resource: str) -> str
     except (ValueError, NotImplementedError) as error:
         return str(error)
     return ""
-
-
-def _plain(parameters: list[ast.arg]) -> list[ast.arg]:
-    return [ast.arg(arg=each.arg) for each in parameters]
 
 
 def _name(node: ast.expr) -> str:

@@ -1,16 +1,20 @@
 """The checksum of a stored span: made when it is written, compared when a store is checked.
 
 It covers every column of the row, so it finds what the database itself cannot: a page that a disk or another program
-changed and that is still well formed. Rows of releases before schema 3 have none and are taken as they are.
+changed and that is still well formed. Rows of releases before schema 3 have none and are taken as they are. What many
+spans share, their source, needs none: its number is a hash of it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 import zlib
 from typing import TYPE_CHECKING, cast
 
 import msgspec
+
+from agentlightning.store.pack import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,6 +25,9 @@ COLUMNS = (
     "attributes", "packed",
 )  # fmt: skip
 """Columns that the checksum covers, in the order of a row that the writer makes; ``crc`` follows them."""
+
+DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError)
+"""What reading a damaged file raises: SQLite's message itself may hold bytes of it that are no text."""
 
 SEQUENCE = COLUMNS.index("sequence_id")
 _CRC = len(COLUMNS)
@@ -43,6 +50,34 @@ def number_row(row: list[object], sequence_id: int) -> None:
     """
     row[_CRC] = cast("int", row[_CRC]) ^ cast("int", row[SEQUENCE]) ^ sequence_id
     row[SEQUENCE] = sequence_id
+
+
+def source_number(row: Sequence[object]) -> int:
+    """Return the number of what made a span: a hash of process, scope and resource, so that all processes agree on it.
+
+    Raises:
+        UnicodeEncodeError: A column was read from a damaged file and is no text.
+    """
+    digest = hashlib.blake2b(to_json(row).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1  # SQLite's integers are signed
+
+
+def damaged_sources(connection: sqlite3.Connection, *, limit: int) -> Iterator[str]:
+    """Name the sources that do not fit their number, at most *limit* of them, by a rollout whose spans they made."""
+    connection.text_factory = _text
+    query = "SELECT source_id, process, scope_name, scope_version, schema_url, resource FROM sources"
+    damaged = [number for number, *row in connection.execute(query) if not _is_number_of(number, row)]
+    for number in damaged[:limit]:
+        query = "SELECT count(*), min(rollout_id) FROM spans WHERE source_id = ?"
+        spans, rollout_id = connection.execute(query, (number,)).fetchone()
+        yield f"process or resource of {spans} spans, of rollout {rollout_id} and perhaps others, is damaged"
+
+
+def _is_number_of(number: object, row: Sequence[object]) -> bool:
+    try:
+        return source_number(row) == number
+    except (UnicodeEncodeError, TypeError, ValueError):
+        return False
 
 
 def damaged_spans(connection: sqlite3.Connection, *, limit: int, newest: int | None = None) -> Iterator[str]:
@@ -74,7 +109,7 @@ def _named(connection: sqlite3.Connection, query: str) -> Iterator[str]:
             if not _fits(row):
                 named.add(_name_of(row))
                 yield _name_of(row)
-    except sqlite3.DatabaseError:
+    except DAMAGE:
         # Rows cannot be walked: look for each by the index of its rollout, which lies elsewhere in the file.
         yield from (name for name in _named_by_index(connection, query) if name not in named)
 
@@ -84,7 +119,7 @@ def _named_by_index(connection: sqlite3.Connection, query: str) -> Iterator[str]
     while True:
         try:
             place = index.fetchone()
-        except sqlite3.DatabaseError as error:
+        except DAMAGE as error:
             yield f"the index of spans cannot be read ({error})"
             return
         if place is None:
@@ -93,7 +128,7 @@ def _named_by_index(connection: sqlite3.Connection, query: str) -> Iterator[str]
         try:
             joint = "AND" if " WHERE " in query else "WHERE"
             row = connection.execute(f"{query} {joint} rowid = ?", (rowid,)).fetchone()
-        except sqlite3.DatabaseError:
+        except DAMAGE:
             row = None
         if row is None:
             yield f"span number {sequence_id} in rollout {rollout_id} is damaged"

@@ -455,17 +455,19 @@ def _translated(path: Path) -> Generator[None, None, None]:
         yield
     except StoreError:
         raise
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         raise _store_error(path, error) from error
     except OSError as error:
         msg = f"cannot open the store {path}: {error.strerror}; name another file with --store or AGL_STORE"
         raise StoreUnavailableError(msg) from error
 
 
-def _store_error(path: Path, error: sqlite3.DatabaseError) -> StoreError:
+def _store_error(path: Path, error: sqlite3.DatabaseError | UnicodeDecodeError) -> StoreError:
     text = str(error)
     advice = "name another file with --store or AGL_STORE"
-    if "not a database" in text or "malformed" in text:
+    # Of a damaged file the message itself, or a text column, may be no text.
+    is_no_text = isinstance(error, UnicodeDecodeError) or "Could not decode" in text
+    if is_no_text or "not a database" in text or "malformed" in text:
         return StoreCorruptError(f"{path} is damaged or no Agent Lightning store ({text}); move it away or {advice}")
     if "full" in text:
         return StoreFullError(f"no space is left for the store {path} ({text}); free some space or {advice}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections import Counter
@@ -12,7 +11,7 @@ from agentlightning._internal.clock import now_ns
 from agentlightning.errors import UnknownIdError
 from agentlightning.store.pack import dump_attributes, to_json
 from agentlightning.store.sql.changes import end_attempts, find_attempts, note_signs_of_life, retire_overdue
-from agentlightning.store.sql.integrity import SEQUENCE, checksum, number_row
+from agentlightning.store.sql.integrity import SEQUENCE, checksum, number_row, source_number
 from agentlightning.store.sql.sqlite import SqliteConnector
 from agentlightning.types.record import ResourceRecord, RolloutStart, WriteResult
 from agentlightning.view.facts import facts
@@ -169,8 +168,7 @@ class _Sources:
             if len(self._numbers) >= 4096:  # noqa: PLR2004 - a bound for readers of other processes' spans
                 self._numbers.clear()
             row = (*key[1:], span.resource.schema_url, to_json(span.resource.attributes))
-            digest = hashlib.blake2b(to_json(row).encode(), digest_size=8).digest()
-            number = int.from_bytes(digest, "big") >> 1  # SQLite's integers are signed
+            number = source_number(row)
             known = self._numbers[key] = (number, span.resource)
             self._rows[number] = (number, *row)
         return known[0]
