@@ -21,6 +21,7 @@ import time
 from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -31,6 +32,9 @@ from agentlightning.pipeline.redaction.engine import compile_with_re
 from agentlightning.pipeline.redaction.gate import SearchGate
 from agentlightning.pipeline.redaction.rule import Options, active_rules
 from agentlightning.pipeline.redaction.scan import ValueScanner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 BAR_RECALL, BAR_VENDORS, BAR_FALSE, BAR_US_PER_KB, BAR_PER_S = 0.97, 0.95, 0.001, 40.0, 12_000
 KB = 1024
@@ -60,15 +64,15 @@ def recall(redactor: Redactor, samples: list[Sample]) -> tuple[int, dict[str, in
     return len(samples) - sum(missed.values()), dict(missed)
 
 
-def cost(scanner: ValueScanner, texts: list[str], rounds: int) -> float:
-    """Return the least processor time in us for each KB, looked at in pieces of 64 KB."""
-    pieces = ["\0".join(texts[place : place + 64]).encode() for place in range(0, len(texts), 64)]
+def cost(look: Callable[[str], object], texts: list[str], rounds: int) -> float:
+    """Return the least processor time in us for each KB that *look* takes, in pieces of 64 KB."""
+    pieces = ["\0".join(texts[place : place + 64]) for place in range(0, len(texts), 64)]
     kilobytes = sum(map(len, pieces)) / KB
     best = float("inf")
     for _ in range(rounds):
         began = time.process_time()
         for piece in pieces:
-            scanner.find(piece)
+            look(piece)
         best = min(best, time.process_time() - began)
     return best / kilobytes * 1e6
 
@@ -123,9 +127,12 @@ def main() -> None:
     well = well and false <= BAR_FALSE * len(clean)
 
     texts = clean_texts(256)
-    figure = cost(scanner, texts, 9)
-    slow = cost(ValueScanner(active, SearchGate, compile_with_re), texts, 3)
-    print(f"value layer: {figure:.1f} us per KB of clean text (bar {BAR_US_PER_KB:g}); without wheels {slow:.1f}")
+    without = ValueScanner(active, SearchGate, compile_with_re)
+    figure = cost(redactor.text, texts, 9)
+    close = cost(lambda piece: scanner.find(piece.encode()), texts, 9)
+    slow = cost(lambda piece: without.find(piece.encode()), texts, 3)
+    print(f"value layer: {figure:.1f} us per KB of clean text (bar {BAR_US_PER_KB:g}), ", end="")
+    print(f"{close:.1f} where the first look lets it through; without wheels {slow:.1f}")
     well = well and figure <= BAR_US_PER_KB
 
     runs = [
@@ -133,12 +140,10 @@ def main() -> None:
         for _ in range(options.rounds)
     ]
     with_it = statistics.median(run["per_s"] for run, _ in runs)
-    without = statistics.median(run["per_s"] for _, run in runs)
+    bare = statistics.median(run["per_s"] for _, run in runs)
     lost = sum(run["lost"] for pair in runs for run in pair)
-    print(
-        f"durable ingest: {with_it:,.0f} spans/s of 1 KB with it (bar {BAR_PER_S:,}), {without:,.0f} without; ", end=""
-    )
-    print(f"ratio {with_it / without:.2f}; lost {lost:g}")
+    print(f"durable ingest: {with_it:,.0f} spans/s of 1 KB with it (bar {BAR_PER_S:,}), {bare:,.0f} without; ", end="")
+    print(f"ratio {with_it / bare:.2f}; lost {lost:g}")
     sys.exit(0 if well and with_it >= BAR_PER_S and not lost else 1)
 
 

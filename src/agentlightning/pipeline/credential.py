@@ -55,6 +55,12 @@ _KEYS = (
 )  # fmt: skip
 """In lower case, what any text holds that the rules below could change; ``token`` is the third kind."""
 
+HINTS = (
+    "cookie", "passw", "secret", "credential", "passphrase", "authorization", "authtoken",
+    "token(?:[^s]|$)", *map(re.escape, _KEYS),
+)  # fmt: skip
+"""Patterns, without regard to case: one of them is in every text of which ``may_hold_credential`` says yes."""
+
 
 @functools.lru_cache(maxsize=4096)
 def names_credential(name: str) -> bool:

@@ -20,18 +20,17 @@ _TEXTS = frozenset({str})
 _PLAIN = _NUMBERS | _TEXTS
 
 
-def limit(record: SpanRecord, max_value_bytes: int, cut: list[str] | None = None) -> int:
+def limit(record: SpanRecord, max_value_bytes: int) -> int:
     """Cut every text of *record* to *max_value_bytes* of UTF-8, replace lone surrogates, and mark both.
 
     Args:
         record: Changed in place.
         max_value_bytes: Longest text; names and the status description have a limit of their own, 64 KiB.
-        cut: Keys of attributes that were cut before, to be marked too.
 
     Returns:
         Bytes of all texts afterwards, an estimate that is exact for ASCII.
     """
-    cut = [] if cut is None else cut
+    cut: list[str] = []
     size = limit_attributes(record.attributes, max_value_bytes, cut)
     for event in record.events:
         event.name = _limited(event.name, _MAX_NAME_BYTES)
@@ -41,9 +40,16 @@ def limit(record: SpanRecord, max_value_bytes: int, cut: list[str] | None = None
     if record.status_description:
         record.status_description = _limited(record.status_description, _MAX_NAME_BYTES)
     record.name = _limited(record.name, _MAX_NAME_BYTES)
-    if cut:
-        record.attributes[semconv.TRUNCATED] = sorted(set(cut))
+    _mark(record, cut)
     return size
+
+
+def _mark(record: SpanRecord, cut: list[str]) -> None:
+    """Name on *record* what was cut, beside what was cut before."""
+    if cut:
+        before = record.attributes.get(semconv.TRUNCATED)
+        known = cast("list[object]", before) if isinstance(before, list) else []
+        record.attributes[semconv.TRUNCATED] = sorted({*cut, *(key for key in known if isinstance(key, str))})
 
 
 def limit_attributes(attributes: AttributeMap, max_bytes: int, cut: list[str]) -> int:
@@ -95,35 +101,33 @@ def _size_if_plain(attributes: AttributeMap, max_bytes: int) -> int | None:
     return len(text) if is_short and text.isascii() and names.isascii() else None
 
 
-def cut_huge(attributes: AttributeMap, max_bytes: int, cut: list[str]) -> None:
-    """Cut texts that are far longer than *max_bytes* before anything looks at them, and add their keys to *cut*.
+def cut_huge(record: SpanRecord, max_value_bytes: int) -> None:
+    """Cut texts of *record* that are far longer than their limit before anything looks at them, and mark them.
 
     They keep four times as much, so that a credential that is cut in half here is gone when the limit has been kept.
     """
-    longest = 4 * max_bytes
-    for key, value in attributes.items():
-        if type(value) is str:
-            if len(value) > longest:
-                attributes[key] = value[:longest]
+    longest, cut = 4 * max_value_bytes, list[str]()
+    for attributes in (record.attributes, *(event.attributes for event in record.events)):
+        for key, value in attributes.items():
+            if type(value) is str:
+                if len(value) > longest:
+                    attributes[key] = value[:longest]
+                    cut.append(key)
+            elif type(value) is list and _has_longer(cast("list[object]", value), longest):
+                items = cast("list[object]", value)
+                attributes[key] = [item[:longest] if type(item) is str else item for item in items]
                 cut.append(key)
-        elif type(value) is list and _has_longer(cast("list[object]", value), longest):
-            items = cast("list[object]", value)
-            attributes[key] = [item[:longest] if type(item) is str else item for item in items]
-            cut.append(key)
+    _mark(record, cut)
+    longest = 4 * _MAX_NAME_BYTES
+    record.name = record.name[:longest]
+    if record.status_description:
+        record.status_description = record.status_description[:longest]
 
 
 def _has_longer(items: list[object], longest: int) -> bool:
     if str not in set(map(type, items)):  # one pass in C: token ids are tens of thousands of numbers
         return False
     return any(type(item) is str and len(item) > longest for item in items)
-
-
-def cut_huge_names(record: SpanRecord) -> None:
-    """Cut name and status of *record* as ``cut_huge`` does, by the limit of their own."""
-    longest = 4 * _MAX_NAME_BYTES
-    record.name = record.name[:longest]
-    if record.status_description:
-        record.status_description = record.status_description[:longest]
 
 
 def _limit_nested(attributes: AttributeMap, key: str, max_bytes: int, cut: list[str]) -> int:

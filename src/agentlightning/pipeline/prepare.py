@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 from agentlightning import settings
 from agentlightning._internal.context import home_rollout
 from agentlightning._internal.ids import implicit_ids, process_key
-from agentlightning.pipeline.limits import MAX_SPAN_BYTES, cut_huge, cut_huge_names, limit
+from agentlightning.pipeline.limits import MAX_SPAN_BYTES, cut_huge, limit
 from agentlightning.pipeline.listener import notify
 from agentlightning.pipeline.redaction import Redactor
 from agentlightning.pipeline.sampling import policy
@@ -15,6 +15,8 @@ from agentlightning.types.convert import record_from_readable, resource_record
 from agentlightning.view.integrity import flag
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import ReadableSpan
 
@@ -32,8 +34,8 @@ class Preparer:
         # The resource is kept beside its record: an id() is only unique while its object lives.
         self._resources: dict[int, tuple[Resource, ResourceRecord]] = {}
 
-    def span(self, span: ReadableSpan, counter: int) -> tuple[SpanRecord, int]:
-        """Return the record of *span* and the bytes of its texts; *counter* is its place in the order, 0 if open."""
+    def convert(self, span: ReadableSpan, counter: int) -> SpanRecord:
+        """Return the record of *span* as it is; *counter* is its place in the order, 0 if it has not ended."""
         home = home_rollout()  # not kept: a child of multiprocessing learns its own after it has started
         rollout_id, attempt_id = (home.rollout_id, home.attempt_id) if home else ("", "")
         parent = f"{home.parent_span_id:016x}" if home and home.parent_span_id else None
@@ -55,16 +57,22 @@ class Preparer:
             record.rollout_id, record.attempt_id = implicit_ids(record.trace_id)
         elif record.parent_id is parent and home and record.attempt_id != home.attempt_id:
             record.parent_id = None  # the span is in a rollout of its own, not under our parent's span
-        max_bytes, cut = settings.get(settings.MAX_VALUE_BYTES), list[str]()
-        for attributes in (record.attributes, *(event.attributes for event in record.events)):
-            cut_huge(attributes, max_bytes, cut)
-        cut_huge_names(record)
-        # Redact before limit: cutting first can cut a credential in half, and half of one matches no rule.
-        self._redactor.redact(record)
-        size = limit(record, max_bytes, cut)
+        cut_huge(record, settings.get(settings.MAX_VALUE_BYTES))
+        return record
+
+    def redact(self, records: Sequence[SpanRecord]) -> list[bool]:
+        """Take credentials out of *records*; tell for each whether it may be written.
+
+        Before the limits are kept: cutting first can cut a credential in half, and half of one matches no rule.
+        """
+        return self._redactor.redact_all(records)
+
+    def finish(self, record: SpanRecord) -> int:
+        """Bring a redacted record within its limits, flag it, show it to listeners; return the bytes of its texts."""
+        size = limit(record, settings.get(settings.MAX_VALUE_BYTES))
         flag(record)
         notify(record)
-        return record, size
+        return size
 
     def rollout_start(self, start: RolloutStart) -> RolloutStart:
         """Return *start* with this process's name and without credentials in its input and metadata."""

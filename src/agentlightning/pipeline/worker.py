@@ -24,7 +24,7 @@ from agentlightning.pipeline.watch import Actions, Watch, record_of
 from agentlightning.types.record import AttemptEnd, RolloutStart, SpanRecord, WriteBatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from agentlightning.pipeline.ledger import Ledger
     from agentlightning.pipeline.open_spans import OpenSpans
@@ -190,7 +190,7 @@ class Worker:
         self._queue.sleeping = False
         self._watch.set()
         while not self._is_resting:
-            idle = 0 if self._drain() or self._exporter.waiting() else idle + 1
+            idle = 0 if self._drain() or self._exporter.is_busy() else idle + 1
             if idle >= _IDLE_TICKS and self._fell_asleep():
                 self._queue.wake.wait()
                 self._queue.sleeping = False
@@ -283,9 +283,8 @@ class Worker:
         texts = size = spans = 0
         rules = policy()
         samples = not rules.is_plain or bool(self._tail)
-        for item in items:
+        for item, prepared in zip(items, self._prepared(items), strict=True):
             if isinstance(item, (EndedSpan, OpenSpan)):
-                prepared = self._record(item)
                 if prepared is not None:
                     if samples:
                         self._sample(batch, item, prepared, rules)
@@ -349,20 +348,45 @@ class Worker:
             self._ledger.count("store_error", sum(span.end_ns is not None for span in batch.spans))
             settle(batch.spans, DROPPED, "store_error")
 
-    def _record(self, item: EndedSpan | OpenSpan) -> tuple[SpanRecord, int] | None:
-        ended = isinstance(item, EndedSpan)
+    def _prepared(self, items: list[Item]) -> Iterator[tuple[SpanRecord, int] | None]:
+        """Yield for each item its record and the bytes of its texts; None where it is no span, or is dropped."""
+        records = [self._converted(item) for item in items]
+        clean = iter(self._redacted([record for record in records if record is not None]))
+        for item, record in zip(items, records, strict=True):
+            is_clean = record is not None and next(clean)
+            yield self._finished(item, record, is_clean=is_clean) if isinstance(item, (EndedSpan, OpenSpan)) else None
+
+    def _converted(self, item: Item) -> SpanRecord | None:
+        if not isinstance(item, (EndedSpan, OpenSpan)):
+            return None
         try:
-            record, size = self._prepare.span(item.span, item.counter if ended else 0)
+            return self._prepare.convert(item.span, item.counter if isinstance(item, EndedSpan) else 0)
         except BaseException as error:  # noqa: BLE001 - one bad span must not cost the others; it is counted
             failures.note("redaction", error)
-            if ended:
-                self._ledger.count("redactor_failed")
-                drop(item.span, "redactor_failed")
             return None
-        if size > self._prepare.max_span_bytes:
+
+    def _redacted(self, records: list[SpanRecord]) -> list[bool]:
+        try:
+            return self._prepare.redact(records)
+        except Exception as error:  # noqa: BLE001 - what is not clean is never written, whatever the reason
+            failures.note("redaction", error)
+            return [False] * len(records)
+
+    def _finished(
+        self, item: EndedSpan | OpenSpan, record: SpanRecord | None, *, is_clean: bool
+    ) -> tuple[SpanRecord, int] | None:
+        size, reason = 0, "redactor_failed"
+        if record is not None and is_clean:
+            try:
+                size = self._prepare.finish(record)
+                reason = "too_large" if size > self._prepare.max_span_bytes else ""
+            except Exception as error:  # noqa: BLE001 - as with a span that cannot be converted
+                failures.note("redaction", error)
+        ended = isinstance(item, EndedSpan)
+        if record is None or reason:
             if ended:
-                self._ledger.count("too_large")
-                drop(item.span, "too_large")
+                self._ledger.count(reason)
+                drop(item.span, reason)
             return None
         if ended and semconv.INTEGRITY in record.attributes:
             self._ledger.count("flagged")

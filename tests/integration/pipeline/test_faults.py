@@ -80,8 +80,9 @@ def account_at_rest() -> Account:
         (SpanQueue, "learn"),
         (Worker, "take"),
         (Worker, "_put"),
-        (Preparer, "span"),
-        (Redactor, "redact"),
+        (Preparer, "convert"),
+        (Redactor, "redact_all"),
+        (Preparer, "finish"),
         (Exporter, "put"),
         (Exporter, "deliver"),
         (Exporter, "waiting"),
@@ -128,8 +129,8 @@ def test_a_step_that_always_raises_is_counted_exactly(
 ) -> None:
     """Produced = lost, by the reason that fits, and the worker goes on working."""
     name, reason = {
-        Preparer: ("span", "redactor_failed"),
-        Redactor: ("redact", "redactor_failed"),
+        Preparer: ("convert", "redactor_failed"),
+        Redactor: ("redact_all", "redactor_failed"),
         Exporter: ("put", "store_error"),
         SqliteWriter: ("write_batch", "store_error"),
     }[owner]

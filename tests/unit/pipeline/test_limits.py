@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 
 from agentlightning import semconv, settings
-from agentlightning.pipeline.limits import cut_huge, cut_huge_names, limit, limit_attributes
+from agentlightning.pipeline.limits import cut_huge, limit, limit_attributes
 from agentlightning.pipeline.prepare import Preparer
 from agentlightning.types.record import EventRecord, LinkRecord
 
@@ -36,6 +36,14 @@ def ended(**attributes: Any) -> ReadableSpan:
     span.end()
     assert isinstance(span, ReadableSpan)
     return span
+
+
+def prepared(span: ReadableSpan) -> tuple[SpanRecord, int]:
+    """Return the record of *span*, as the worker makes it, and the bytes of its texts."""
+    preparer = Preparer()
+    record = preparer.convert(span, 1)
+    assert preparer.redact([record]) == [True]
+    return record, preparer.finish(record)
 
 
 @given(text=_ANY_TEXT, max_bytes=st.integers(16, 300))
@@ -96,7 +104,7 @@ def test_a_message_of_200_mb_is_cut_in_time() -> None:
     """It keeps its first MiB, marked; nothing looks at the rest."""
     span = ended(**{"input.value": "é" * (100 * 2**20), "other": "kept"})
     began = time.perf_counter()
-    record, size = Preparer().span(span, 1)
+    record, size = prepared(span)
     assert time.perf_counter() - began < 2
     assert len(record.attributes["input.value"].encode()) == 2**20
     assert record.attributes["other"] == "kept"
@@ -110,7 +118,7 @@ def test_a_credential_that_a_cut_halves_is_gone() -> None:
     secret = "planted" * 30
     for start in range(200, 260, 3):
         text = "." * start + '{"password": "' + secret + '"}'
-        record, _ = Preparer().span(ended(**{"input.value": text, "far": "." * (4 * 256 - 50 + start % 30) + text}), 1)
+        record, _ = prepared(ended(**{"input.value": text, "far": "." * (4 * 256 - 50 + start % 30) + text}))
         assert "planted" not in record.attributes["input.value"]
         assert "planted" not in record.attributes["far"]
 
@@ -133,9 +141,7 @@ def test_what_is_far_too_long_is_cut_before_anything_looks_at_it(make_record: Ca
         status_description="s" * 10**6,
         attributes={"a": "x" * 100, "b": ["y" * 100, 1, "z"], "c": list(range(1000)), "d": ["short"]},
     )
-    cut: list[str] = []
-    cut_huge(record.attributes, 10, cut)
-    cut_huge_names(record)
+    cut_huge(record, 10)
+    assert record.attributes.pop(semconv.TRUNCATED) == ["a", "b"]
     assert record.attributes == {"a": "x" * 40, "b": ["y" * 40, 1, "z"], "c": list(range(1000)), "d": ["short"]}
-    assert cut == ["a", "b"]
     assert (len(record.name), len(record.status_description or "")) == (262_144, 262_144)

@@ -93,5 +93,5 @@ def test_note_of_an_open_span_stays_open() -> None:
     span = get_tracer("test").start_span("work")
     span.end()
     assert isinstance(span, ReadableSpan)
-    assert Preparer().span(span, 0)[0].end_ns is None
-    assert Preparer().span(span, 7)[0].end_ns == span.end_time
+    assert Preparer().convert(span, 0).end_ns is None
+    assert Preparer().convert(span, 7).end_ns == span.end_time

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import sys
@@ -16,8 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlightning import semconv, settings
+from agentlightning.pipeline.credential import find_named_values, may_hold_credential
 from agentlightning.pipeline.redaction import Redactor
 from agentlightning.pipeline.redaction.engine import compile_with_re
+from agentlightning.pipeline.redaction.finder import Finder
 from agentlightning.pipeline.redaction.gate import AhoGate, HyperscanGate, SearchGate
 from agentlightning.pipeline.redaction.rule import Options, active_rules, built_in_rules
 from agentlightning.pipeline.redaction.scan import ValueScanner
@@ -163,6 +166,71 @@ def test_re_and_re2_agree(text: str) -> None:
     assert _with_re.find(data) == _with_re2.find(data)
 
 
+@given(st.lists(st.one_of(st.sampled_from(FRAGMENTS), CLEAN, st.text(max_size=9)), max_size=12).map("".join))
+def test_the_first_look_rules_out_no_credential(text: str) -> None:
+    """Whatever the close look at a text finds, the first one has let through."""
+    _check_first_look(text)
+
+
+def test_the_first_look_rules_out_no_published_format() -> None:
+    """The same for an example of every format, in whatever it stands, and in mixed case where a name may be."""
+    keys = [sample.text for sample in (*corpus.positives(3, seed=4), *corpus.vendors())]
+    for text in keys + [wrap(text) for wrap in _WRAPS.values() for text in keys[::40]]:
+        _check_first_look(text)
+        _check_first_look(text.upper())
+    assert _FINDER.may_hold("pa\u017f\u017fword = hunter2hunter2")
+
+
+def _check_first_look(text: str) -> None:
+    data = text.encode("utf-8", "surrogatepass")
+    if _with_re2.find(data) or (may_hold_credential(text.lower()) and list(find_named_values(text))):
+        assert _FINDER.may_hold(text), text[:300]
+
+
+def test_most_texts_of_traces_need_no_second_look() -> None:
+    """Of clean model calls at most a tenth is let through."""
+    finder = Finder(Options(), ())
+    texts = corpus.clean_texts(256)
+    assert sum(map(finder.may_hold, texts)) < 0.1 * len(texts)
+
+
+def test_many_records_are_redacted_as_single_ones_are(make_record: Callable[..., SpanRecord]) -> None:
+    """Clean ones, ones with a credential in a text, a name, an event or a nested value; more than one piece of them."""
+
+    def make(number: int) -> SpanRecord:
+        places: dict[int, dict[str, Any]] = {
+            3: {"attributes": {"input.value": f"use {KEY}"}},
+            5: {"attributes": {"authorization": "hunter2hunter2"}},
+            8: {"events": [EventRecord("said", 1, {"note": GITHUB})]},
+            9: {"attributes": {"nested": [{"api_key": "hunter2hunter2"}, "x"]}},
+        }
+        more = places.get(number % 11, {})
+        return make_record(**{"attributes": {"input.value": "words " * 300, "n": number}, **more})
+
+    together = [make(number) for number in range(100)]
+    one_by_one = copy.deepcopy(together)
+    assert all(Redactor({}).redact_all(together))
+    for record in one_by_one:
+        Redactor({}).redact(record)
+    assert msgspec.to_builtins(together) == msgspec.to_builtins(one_by_one)
+    assert sum(semconv.REDACTED_RULES in record.attributes for record in together) == 36
+    assert KEY not in repr(together)
+
+
+def test_a_rule_about_a_whole_text_holds_for_each_text(
+    make_record: Callable[..., SpanRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pattern of the user with anchors and no gate word: texts are not joined."""
+    monkeypatch.setenv("AGL_REDACT_RULES", '[{"id": "mine", "pattern": "^EMP-[0-9]{4}$"}]')
+    settings.forget()
+    record = make_record(attributes={"a": "EMP-1234", "b": "no EMP-1234", "c": "EMP-5678"})
+    Redactor({}).redact(record)
+    assert record.attributes["b"] == "no EMP-1234"
+    assert str(record.attributes["a"]).startswith("[REDACTED:mine:")
+    assert str(record.attributes["c"]).startswith("[REDACTED:mine:")
+
+
+_FINDER = Finder(Options(pii="1,ip-address"), ())
 _with_re2 = ValueScanner(active_rules(Options(pii="1,ip-address")), AhoGate)
 _with_re = ValueScanner(active_rules(Options(pii="1,ip-address")), SearchGate, compile_with_re)
 

@@ -286,14 +286,14 @@ def test_a_span_that_cannot_be_prepared_costs_itself_only(
     """One of five raises, whatever it raises: four are stored, one is ``redactor_failed``."""
     monkeypatch.setattr(failures, "loud", False)
     parts = Parts(RecordingStore())
-    prepare: Callable[..., Any] = parts.preparer.span
+    prepare: Callable[..., Any] = parts.preparer.convert
 
     def picky(span: ReadableSpan, counter: int) -> Any:
         if counter == 3:
             raise error
         return prepare(span, counter)
 
-    monkeypatch.setattr(parts.preparer, "span", picky)
+    monkeypatch.setattr(parts.preparer, "convert", picky)
     parts.emit(5)
     parts.drain()
     assert parts.ledger.account() == Account(5, 4, 0, 0, {"redactor_failed": 1})

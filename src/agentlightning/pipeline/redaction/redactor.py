@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-import functools
 import os
-import re
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
 from agentlightning import semconv
-from agentlightning.pipeline.credential import find_named_values, may_hold_credential, names_credential
-from agentlightning.pipeline.redaction.rule import Options, active_rules
+from agentlightning._internal.guard import failures
+from agentlightning.pipeline.credential import names_credential
+from agentlightning.pipeline.redaction.finder import MARK, NAMED, Finder, Secret, environment_secrets
+from agentlightning.pipeline.redaction.rule import Options
 from agentlightning.pipeline.redaction.secret_key import HashKey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from agentlightning.pipeline.redaction.scan import ValueScanner
     from agentlightning.types.record import AttributeMap, ResourceRecord, SpanRecord
 
 REPLACEMENT = "[REDACTED]"
 """In place of what is no text, or is nested too deeply to be looked at."""
-
-NAMED, ENVIRONMENT = "named", "environment"
-"""The rules without a pattern: a name that means a credential, a value of this process's environment."""
-
-_MARK = re.compile(r"\[REDACTED(?::[\w-]{1,100}:[0-9a-f]{8})?\]")
-_ENVIRONMENT_NAME = re.compile(r"(?:_KEY|_TOKEN|_SECRET|PASSWORD|PASSWD|_CREDENTIALS?)\Z|APIKEY")
-_SHORTEST_SECRET = 12
-"""A value in the environment that is shorter is likely a word, and replacing it would damage texts."""
 
 _NUMBERS: frozenset[type] = frozenset({int, float, bool, type(None)})
 _MOST_PASSES = 4
@@ -40,37 +31,35 @@ _MAX_DEPTH = 50
 _BETWEEN = "\0"
 """Stands between texts that are looked at together; no rule reaches across it."""
 
-
-class Secret(NamedTuple):
-    """A credential in a text: what is replaced, by which rule, and the credential itself, whose hash is shown."""
-
-    start: int
-    end: int
-    rule: str
-    value: str
+_PIECE = 2**16
+"""Characters that are looked at together; at most one span more."""
 
 
-def environment_secrets(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the values of the variables whose names mean a credential and that are long enough to be one."""
-    found = {
-        value
-        for name, value in environment.items()
-        if len(value) >= _SHORTEST_SECRET and _ENVIRONMENT_NAME.search(name.upper()) and "/" not in value[:1]
-    }
-    # As it stands inside of JSON text, where that is different.
-    found |= {msgspec.json.encode(value).decode()[1:-1] for value in found if value.isascii()}
-    return tuple(sorted(found, key=len, reverse=True))
+class _Look:
+    """A record on its way: its names are done, its texts are to be looked at."""
 
+    __slots__ = ("changed", "is_done", "maps", "record", "rules", "text", "walk")
 
-@functools.lru_cache(maxsize=4)
-def _scanner(options: Options) -> ValueScanner | None:
-    """Return the value layer for *options*, shared by all redactors of the process; None when it is off."""
-    rules = active_rules(options)
-    if not rules:
-        return None
-    from agentlightning.pipeline.redaction.scan import ValueScanner  # noqa: PLC0415 - engines load on first use
+    def __init__(self, record: SpanRecord) -> None:
+        self.record = record
+        self.maps = [record.attributes, *(event.attributes for event in record.events)]
+        self.maps += [link.attributes for link in record.links]
+        self.text = ""
+        self.walk = False
+        """Whether nested values have to be gone through, whatever is in the texts."""
+        self.changed: list[str] = []
+        """Names of the attributes whose values were replaced."""
+        self.rules: list[str] = []
+        """The rule of each value that was replaced."""
+        self.is_done = False
 
-    return ValueScanner(rules)
+    def note(self) -> None:
+        """Mark on the record what was changed and by which rules."""
+        if self.changed:
+            self.record.attributes[semconv.REDACTED] = sorted(set(self.changed))
+        if self.rules:
+            found = [f"{rule}:{number}" for rule, number in sorted(Counter(self.rules).items())]
+            self.record.attributes[semconv.REDACTED_RULES] = found
 
 
 class Redactor:
@@ -84,42 +73,38 @@ class Redactor:
         """
         self.counts: Counter[str] = Counter()
         """How many credentials each rule has replaced so far."""
+        self._rules: list[str] = []
+        """Those of the record that is being looked at."""
         self._secrets = environment_secrets(os.environ if environment is None else environment)
         self._keys: dict[str, tuple[bool, str]] = {}
         self._resources: dict[int, tuple[ResourceRecord, ResourceRecord]] = {}
         self._hash_key = HashKey(store_url)
-        self._options = Options.from_settings()
-        self._off = active_names_off(self._options)
-        active_rules(self._options)
+        self._finder = Finder(Options.from_settings(), self._secrets)
 
     def redact(self, record: SpanRecord) -> None:
         """Replace credentials in every text of *record*, and mark what was changed and by which rules."""
         self._refresh()
-        before = self.counts.copy() if self.counts else None
-        changed: list[str] = []
-        texts = [record.name]
-        maps = [record.attributes, *(event.attributes for event in record.events)]
-        maps += [link.attributes for link in record.links]
-        nested = [self._hide_by_name(attributes, texts, changed) for attributes in maps]
-        texts.extend(event.name for event in record.events)
-        texts.extend(text for text in (record.status_description, record.trace_state) if text)
-        record.resource = self._clean_resource(record.resource)
-        if record.scope_name:
-            record.scope_name = self._judge(record.scope_name)[1]
-        # One look at all texts of the span; only when it finds something is each of them looked at.
-        if any(nested) or self._suspicious(_BETWEEN.join(texts)):
-            for attributes in maps:
-                self._clean_values(attributes, changed)
-            for event in record.events:
-                event.name = self._clean(event.name)
-            if record.status_description:
-                record.status_description = self._clean(record.status_description)
-            record.trace_state = self._clean(record.trace_state)
-            record.name = self._clean(record.name)
-        if changed:
-            record.attributes[semconv.REDACTED] = sorted(set(changed))
-        if self.counts and (new := self.counts - before if before else self.counts):
-            record.attributes[semconv.REDACTED_RULES] = [f"{rule}:{number}" for rule, number in sorted(new.items())]
+        look = _Look(record)
+        self._begin(look)
+        for suspect in self._suspects([look]):
+            self._clean_texts(suspect)
+        look.note()
+
+    def redact_all(self, records: Sequence[SpanRecord]) -> list[bool]:
+        """Do the same for many, looking at their texts together: one search rules out most of them.
+
+        Returns:
+            For each record whether it is done; one that is not must not be written.
+        """
+        self._refresh()
+        done: list[bool] = []
+        for looks in self._begun(records):
+            for suspect in self._suspects(looks):
+                suspect.is_done = suspect.is_done and _tried(self._clean_texts, suspect)
+            for look in looks:
+                look.note()
+                done.append(look.is_done)
+        return done
 
     def attributes(self, attributes: AttributeMap) -> AttributeMap:
         """Return a copy of *attributes* without credentials: for resources and metadata."""
@@ -157,7 +142,57 @@ class Redactor:
     def find(self, text: str) -> list[Secret]:
         """Return the credentials in *text*, in order and without overlap."""
         self._refresh()
-        return self._find(text)
+        return self._finder.find(text)
+
+    def _begun(self, records: Sequence[SpanRecord]) -> Iterator[list[_Look]]:
+        """Yield the records, their names done, as many at once as are looked at together."""
+        looks: list[_Look] = []
+        size = 0
+        for record in records:
+            look = _Look(record)
+            look.is_done = _tried(self._begin, look)
+            looks.append(look)
+            size += len(look.text)
+            if size > _PIECE:
+                yield looks
+                looks, size = [], 0
+        yield looks
+
+    def _begin(self, look: _Look) -> None:
+        """Replace what is known by its name, and gather the other texts."""
+        self._rules = look.rules
+        record = look.record
+        texts = [record.name]
+        for attributes in look.maps:
+            look.walk = self._hide_by_name(attributes, texts, look.changed) or look.walk
+        texts.extend(event.name for event in record.events)
+        texts.extend(text for text in (record.status_description, record.trace_state) if text)
+        record.resource = self._clean_resource(record.resource)
+        if record.scope_name:
+            record.scope_name = self._judge(record.scope_name)[1]
+        look.text = _BETWEEN.join(texts)
+
+    def _suspects(self, looks: list[_Look]) -> list[_Look]:
+        """Return those whose texts have to be looked at one by one; half of them ruled out at a time."""
+        if not self._finder.may_hold(_BETWEEN.join([look.text for look in looks])):
+            return [look for look in looks if look.walk]
+        if len(looks) == 1:
+            return looks
+        half = len(looks) // 2
+        return self._suspects(looks[:half]) + self._suspects(looks[half:])
+
+    def _clean_texts(self, look: _Look) -> None:
+        """Replace what is known by its shape or its value in every text of a record."""
+        self._rules = look.rules
+        record = look.record
+        for attributes in look.maps:
+            self._clean_values(attributes, look.changed)
+        for event in record.events:
+            event.name = self._clean(event.name)
+        if record.status_description:
+            record.status_description = self._clean(record.status_description)
+        record.trace_state = self._clean(record.trace_state)
+        record.name = self._clean(record.name)
 
     def _clean_resource(self, resource: ResourceRecord) -> ResourceRecord:
         """Return *resource* without credentials; once for each object, which all spans of a provider share."""
@@ -175,20 +210,20 @@ class Redactor:
 
     def _refresh(self) -> None:
         options = Options.from_settings()
-        if options != self._options:
-            active_rules(options)  # raises before anything is changed
-            self._options, self._off = options, active_names_off(options)
+        if options != self._finder.options:
+            self._finder = Finder(options, self._secrets)
             self._keys.clear()
             self._resources.clear()
 
     def _mark(self, rule: str, secret: str) -> str:
         self.counts[rule] += 1
+        self._rules.append(rule)
         return f"[REDACTED:{rule}:{self._hash_key.hash8(secret)}]"
 
     def _named(self, value: object) -> str:
         """Return what stands in place of a value whose name means a credential; a mark stays as it is."""
         text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-        return text if _MARK.fullmatch(text) else self._mark(NAMED, text)
+        return text if MARK.fullmatch(text) else self._mark(NAMED, text)
 
     def _judge(self, key: str) -> tuple[bool, str]:
         """Tell whether *key* means a credential, and return it without credentials of its own."""
@@ -196,7 +231,7 @@ class Redactor:
         if verdict is None:
             if len(self._keys) >= _MOST_KEYS:  # keys come from programs; a bound keeps memory flat
                 self._keys.clear()
-            verdict = self._keys[key] = (NAMED not in self._off and names_credential(key), self._clean(key))
+            verdict = self._keys[key] = (self._finder.by_name and names_credential(key), self._clean(key))
         return verdict
 
     def _hide_by_name(self, attributes: AttributeMap, texts: list[str], changed: list[str]) -> bool:
@@ -264,7 +299,7 @@ class Redactor:
             items = cast("dict[object, object]", value).items()
             return {
                 self._clean(key) if isinstance(key, str) else key: self._named(item)
-                if NAMED not in self._off and _is_hidden(str(key), item)
+                if self._finder.by_name and _is_hidden(str(key), item)
                 else self._walk(item, depth + 1)
                 for key, item in items
             }
@@ -272,19 +307,11 @@ class Redactor:
             return [self._walk(item, depth + 1) for item in cast("Iterable[object]", value)]
         return cast("object", value)
 
-    def _suspicious(self, text: str) -> bool:
-        if NAMED not in self._off and may_hold_credential(text.lower()):
-            return True
-        if ENVIRONMENT not in self._off and any(secret in text for secret in self._secrets):
-            return True
-        scanner = _scanner(self._options)
-        return scanner is not None and bool(scanner.find(text.encode("utf-8", "surrogatepass")))
-
     def _clean(self, text: str) -> str:
         # What stands in place of one credential may make another one visible, so look again until nothing is found.
         clean = text
         for _ in range(_MOST_PASSES):
-            found = self._find(clean)
+            found = self._finder.find(clean)
             if not found:
                 break
             parts: list[str] = []
@@ -295,71 +322,15 @@ class Redactor:
             clean = "".join((*parts, clean[copied:]))
         return clean
 
-    def _find(self, text: str) -> list[Secret]:
-        found = list(self._by_value(text))
-        if ENVIRONMENT not in self._off:
-            found += self._by_environment(text)
-        if NAMED not in self._off and may_hold_credential(text.lower()):
-            found += (Secret(start, end, NAMED, text[start:end]) for start, end in find_named_values(text))
-        return _without_marks(_merged(found), text) if found else found
 
-    def _by_value(self, text: str) -> Iterable[Secret]:
-        scanner = _scanner(self._options)
-        if scanner is None:
-            return
-        data = text.encode("utf-8", "surrogatepass")
-        for start, end, rule in scanner.find(data):
-            if len(data) == len(text):
-                yield Secret(start, end, rule, text[start:end])
-            else:
-                first, last = _characters(data, start), _characters(data, end)
-                yield Secret(first, last, rule, text[first:last])
-
-    def _by_environment(self, text: str) -> Iterable[Secret]:
-        for secret in self._secrets:
-            place = text.find(secret)
-            while place >= 0:
-                yield Secret(place, place + len(secret), ENVIRONMENT, secret)
-                place = text.find(secret, place + len(secret))
-
-
-def active_names_off(options: Options) -> frozenset[str]:
-    """Return which of the two rules without a pattern are switched off."""
-    return frozenset({NAMED, ENVIRONMENT} & {name.strip().lower() for name in options.off.split(",")})
-
-
-def _characters(data: bytes, place: int) -> int:
-    """Return how many characters are in *data* before *place*, which is moved to the end of a character."""
-    while place < len(data) and data[place] & 0xC0 == 0x80:  # noqa: PLR2004 - a byte that continues a character
-        place += 1
-    return len(data[:place].decode("utf-8", "surrogatepass"))
-
-
-def _merged(found: list[Secret]) -> list[Secret]:
-    """Join what overlaps; the name and the hash are those of the most exact rule."""
-    if len(found) == 1:
-        return found
-    merged: list[Secret] = []
-    for secret in sorted(found):
-        if merged and secret.start < merged[-1].end:
-            last = merged.pop()
-            best = min(last, secret, key=_exactness)
-            merged.append(Secret(last.start, max(last.end, secret.end), best.rule, best.value))
-        else:
-            merged.append(secret)
-    return merged
-
-
-def _exactness(secret: Secret) -> int:
-    return 2 if secret.rule == NAMED else 1 if secret.rule == ENVIRONMENT else 0
-
-
-def _without_marks(found: list[Secret], text: str) -> list[Secret]:
-    """Leave out what was replaced before."""
-    if "[REDACTED" not in text:
-        return found
-    marks = [match.span() for match in _MARK.finditer(text)]
-    return [secret for secret in found if not any(start <= secret.start and secret.end <= end for start, end in marks)]
+def _tried(step: Callable[[_Look], None], look: _Look) -> bool:
+    """Tell whether *step* went well; the failure of one record must not cost the others."""
+    try:
+        step(look)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the record is not clean
+        failures.note("redaction", error)
+        return False
+    return True
 
 
 def _numbers(value: object) -> bool:
@@ -373,7 +344,7 @@ def _numbers(value: object) -> bool:
 def _is_hidden(name: str, value: object) -> bool:
     """Tell whether *value* is replaced for its name: texts and lists of them are, a schema or a number is not."""
     if isinstance(value, str):
-        return not _MARK.fullmatch(value) and names_credential(name)
+        return not MARK.fullmatch(value) and names_credential(name)
     if not isinstance(value, list) or not value or _numbers(cast("object", value)):
         return False
     return names_credential(name)

@@ -44,6 +44,8 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
     """Pattern around the credential, which is its one group."""
     least: int = 0
     """Least length of ``value``; where fewer characters stand together, its pattern is not tried."""
+    hint: str = ""
+    """What always follows the gate word, as a pattern without counting; for common words, see ``hint``."""
     also: tuple[str, ...] = ()
     """One of these must follow within ``after`` bytes; spares the pattern where a gate word is a common one."""
     before: int = 0
@@ -62,6 +64,11 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
     group: Literal["secret", "pii", "ip"] = "secret"
     """``pii`` only with ``AGL_REDACT_PII``, ``ip`` only when that names it."""
     about: str = ""
+
+    @property
+    def begins(self) -> bool:
+        """Whether the value stands for itself and begins at the gate word."""
+        return self.kind == "own" and not self.before and self.edge != "none"
 
 
 class CustomRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

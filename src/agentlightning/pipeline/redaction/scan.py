@@ -89,9 +89,7 @@ class _Word:
         rest = [one for one in rules if one.rule.kind == "word" and not one.rule.in_key]
         self.nearby = [one for one in rest if one not in self.generic]
         # Every rule begins at the word: a letter or digit in front of it, or too little behind it, rules out all.
-        self.begins = len(self.own) == len(rules) and all(
-            not one.rule.before and one.rule.edge != "none" for one in rules
-        )
+        self.begins = all(one.rule.begins for one in rules)
         self.least = min(one.rule.least for one in rules) if self.begins else 0
 
 

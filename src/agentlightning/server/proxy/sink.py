@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import queue
 import threading
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from agentlightning.types.record import WriteBatch
 from agentlightning.view.integrity import flag
 
 if TYPE_CHECKING:
+    import asyncio
     from pathlib import Path
 
     from agentlightning.store.base import LightningStore
@@ -27,7 +27,7 @@ _MOST = 256
 _RETRY_S = 0.2
 """Pause between two looks at a store that could not take something."""
 
-_Waiting = tuple["SpanRecord", asyncio.AbstractEventLoop, "asyncio.Future[None]"]
+_Waiting = tuple["SpanRecord", "asyncio.AbstractEventLoop", "asyncio.Future[None]"]
 
 
 class SpanSink:
@@ -44,12 +44,9 @@ class SpanSink:
         self._thread = threading.Thread(target=self._run, name="agentlightning-proxy-sink", daemon=True)
         self._thread.start()
 
-    async def put(self, record: SpanRecord) -> None:
-        """Return when *record* is durable, or when it is known that the store cannot take it now; raises nothing."""
-        loop = asyncio.get_running_loop()
-        written: asyncio.Future[None] = loop.create_future()
+    def put(self, record: SpanRecord, loop: asyncio.AbstractEventLoop, written: asyncio.Future[None]) -> None:
+        """Resolve *written*, of *loop*, when *record* is durable, or when the store cannot take it now."""
         self._queue.put((record, loop, written))
-        await written
 
     def close(self, timeout_s: float) -> None:
         """Write what waits, or bring it to the disk; at most *timeout_s*."""
@@ -67,7 +64,7 @@ class SpanSink:
             for _, loop, written in items:
                 with guard("proxy.sink"):
                     if not loop.is_closed():
-                        loop.call_soon_threadsafe(_resolve, written)
+                        loop.call_soon_threadsafe(resolve, written)
         with guard("proxy.sink"):
             self._exporter.rescue()
             if not self._is_run and not self.ledger.account().waiting:
@@ -90,27 +87,26 @@ class SpanSink:
         if not records:
             return
         self.ledger.produced[0] += len(records)
-        ready = [record for record in records if self._is_prepared(record)]
-        self._exporter.put(WriteBatch(spans=ready))
+        self._exporter.put(WriteBatch(spans=self._prepared(records)))
         self._exporter.deliver()
 
-    def _is_prepared(self, record: SpanRecord) -> bool:
+    def _prepared(self, records: list[SpanRecord]) -> list[SpanRecord]:
         """Redact, then limit; a span that cannot be redacted is dropped and counted."""
-        self._counter += 1
-        record.counter = self._counter
-        max_bytes, cut = settings.get(settings.MAX_VALUE_BYTES), list[str]()
-        done = False
-        with guard("proxy.redact"):
-            cut_huge(record.attributes, max_bytes, cut)
-            self._redactor.redact(record)
-            limit(record, max_bytes, cut)
+        max_bytes = settings.get(settings.MAX_VALUE_BYTES)
+        for record in records:
+            self._counter += 1
+            record.counter = self._counter
+            cut_huge(record, max_bytes)
+        done = self._redactor.redact_all(records)
+        ready = [record for record, is_done in zip(records, done, strict=True) if is_done]
+        for record in ready:
+            limit(record, max_bytes)
             flag(record)
-            done = True
-        if not done:
-            self.ledger.count("redactor_failed")
-        return done
+        self.ledger.count("redactor_failed", len(records) - len(ready))
+        return ready
 
 
-def _resolve(written: asyncio.Future[None]) -> None:
+def resolve(written: asyncio.Future[None]) -> None:
+    """Resolve *written*, unless nobody waits for it any more; in its loop."""
     if not written.done():
         written.set_result(None)

@@ -10,6 +10,7 @@ import msgspec
 from fastapi import APIRouter, HTTPException, Request
 from starlette.responses import Response
 
+from agentlightning.errors import StoreError
 from agentlightning.pipeline.redaction import rules_hash
 from agentlightning.server.routes.state import ServerState, json_reply, state_of
 from agentlightning.store import wire
@@ -149,8 +150,9 @@ async def redact(state: ServerState, spans: list[SpanRecord], starts: Sequence[R
     def work() -> None:
         """Redact inputs, metadata and spans in place. On a thread of the server's pool."""
         with state.redacting:
-            for span in spans:
-                state.redactor.redact(span)
+            if not all(state.redactor.redact_all(spans)):
+                msg = "a span could not be redacted; nothing of this batch was written"
+                raise StoreError(msg)
             for start in starts:
                 start.input = state.redactor.value(start.input)
                 start.metadata = cast("dict[str, Any]", state.redactor.value(start.metadata))
