@@ -115,7 +115,7 @@ def test_many_processes_may_migrate_at_once(tmp_path: Path, version: int) -> Non
         assert opener.stdin is not None
         opener.stdin.write(b"\n")
         opener.stdin.flush()
-    assert [(opener.communicate(timeout=30)[1], opener.returncode) for opener in openers] == [(b"", 0)] * 3
+    assert [(opener.communicate(timeout=60)[1], opener.returncode) for opener in openers] == [(b"", 0)] * 3
     assert verify(path) == Verdict((), 4, 1)
 
 

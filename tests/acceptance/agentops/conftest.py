@@ -125,7 +125,7 @@ class Sdk:
             start_new_session=True,  # so that nothing that it started stays behind
         )
 
-    def run(self, code: str, *, traced: bool = False, patience_s: float = 18, **environment: str) -> End:
+    def run(self, code: str, *, traced: bool = False, patience_s: float = 100, **environment: str) -> End:
         """Run a program to its end; it may take *patience_s* seconds."""
         resolved = self.folder / "resolved"
         resolved.unlink(missing_ok=True)

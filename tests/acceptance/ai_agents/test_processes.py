@@ -28,7 +28,7 @@ print(agent.run("hello"))
 def run(*command: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a program of Python and return what it said."""
     return subprocess.run(
-        [sys.executable, *command], capture_output=True, text=True, check=False, timeout=20, **options
+        [sys.executable, *command], capture_output=True, text=True, check=False, timeout=60, **options
     )
 
 

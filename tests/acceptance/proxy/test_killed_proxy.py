@@ -69,7 +69,7 @@ def test_a_program_that_is_not_python_is_traced(tmp_path: Path) -> None:
         }
         done = subprocess.run(
             [sys.executable, "-m", "agentlightning.cli", "run", "--proxy", sys.executable, "-I", "-c", FOREIGN],
-            env=environment, capture_output=True, text=True, check=False, timeout=19,
+            env=environment, capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
         assert server.requests[-1].headers["authorization"] == "Bearer sk-program"
     assert (done.stdout, done.returncode) == ("four\n", 3), done.stderr
@@ -78,7 +78,7 @@ def test_a_program_that_is_not_python_is_traced(tmp_path: Path) -> None:
     shown: Any = json.loads(
         subprocess.run(
             [sys.executable, "-m", "agentlightning.cli", "show", "latest", "--chat", "--json"],
-            env=environment, capture_output=True, text=True, check=True, timeout=15,
+            env=environment, capture_output=True, text=True, check=True, timeout=60,
         ).stdout
     )  # fmt: skip
     assert "four" in json.dumps(shown)

@@ -68,7 +68,7 @@ class Lab:
         }
         return subprocess.Popen[bytes](command, **{**settings, **options})
 
-    def run(self, command: list[str], *, stdin: bytes = b"", patience_s: float = 18, **options: Any) -> End:
+    def run(self, command: list[str], *, stdin: bytes = b"", patience_s: float = 100, **options: Any) -> End:
         """Run *command* to its end."""
         with self.start(command, **options) as process:
             try:

@@ -252,7 +252,7 @@ def test_signals_from_outside(lab: Lab, name: str) -> None:
             assert process.stdout
             assert process.stdout.readline() == b"ready\n"
             (os.killpg if to_group else os.kill)(process.pid, number)
-            out, err = process.communicate(timeout=15)
+            out, err = process.communicate(timeout=60)
             ends.append((process.returncode, out, err))
     assert ends[1] == ends[0]
     assert [span.name for span in lab.spans()] == ["a"]

@@ -71,7 +71,7 @@ def start_server(path: Path, port: int) -> subprocess.Popen[str]:
 def stop(process: subprocess.Popen[str], number: signal.Signals) -> None:
     """End a process by a signal."""
     process.send_signal(number)
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
 
 
 def stored(path: Path) -> set[str]:
@@ -112,7 +112,7 @@ def outage(folder: Path, before_s: float, away_s: float) -> None:
     program.stdin.write("\n")
     program.stdin.close()
     account = json.loads(program.stdout.readline())
-    program.wait(30)
+    program.wait(60)
     program.stdout.close()
     stop(server, signal.SIGTERM)
     print(

@@ -66,7 +66,7 @@ class ServerProcess:
         """Send it a signal and wait for its end."""
         assert self._process is not None
         self._process.send_signal(number)
-        self._process.wait(20)
+        self._process.wait(60)
         assert self._process.stderr is not None
         self._process.stderr.close()
 

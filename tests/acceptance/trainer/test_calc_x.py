@@ -43,7 +43,7 @@ def server() -> Iterator[ModelServer]:
 def run(server: ModelServer, *command: str) -> str:
     """Return what a program prints that talks to *server*."""
     answer = subprocess.run(
-        [sys.executable, *command], capture_output=True, text=True, check=False, timeout=20, cwd=FOLDER,
+        [sys.executable, *command], capture_output=True, text=True, check=False, timeout=60, cwd=FOLDER,
         env={**os.environ, **server.environment},
     )  # fmt: skip
     assert answer.returncode == 0, answer.stderr

@@ -38,6 +38,6 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
         ],
         check=True,
         capture_output=True,
-        timeout=20,
+        timeout=60,
     )
     return cert, key

@@ -28,7 +28,7 @@ AGL = [sys.executable, "-m", "agentlightning.cli", "agentops"]
 
 def agl(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run ``agl agentops``."""
-    return subprocess.run([*AGL, *arguments], capture_output=True, text=True, timeout=18, check=False)
+    return subprocess.run([*AGL, *arguments], capture_output=True, text=True, timeout=60, check=False)
 
 
 def server_of(manager: psutil.Process) -> psutil.Process:
@@ -87,7 +87,7 @@ def test_the_foreground_ends_cleanly(isolated: Path, number: signal.Signals) -> 
         children = psutil.Process(it.pid).children()
         assert httpx.get(f"{url}/health").status_code == 200
         os.killpg(it.pid, number)
-        assert it.wait(15) == 0
+        assert it.wait(60) == 0
         assert "Traceback" not in it.stderr.read()
         wait_until(lambda: not any(psutil.pid_exists(child.pid) for child in children))
     assert running_servers() == []

@@ -206,7 +206,7 @@ def test_no_server_outlives_its_program(tmp_path: Path, *, daemon: bool, then: s
             assert program.stdout.readline() == "main\n"
             pid, port = map(int, program.stdout.readline().split())
             if then == "pass":
-                assert program.wait(15) == 0
+                assert program.wait(60) == 0
             else:
                 assert httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).status_code == 200
                 program.kill()

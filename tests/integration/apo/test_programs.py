@@ -73,7 +73,7 @@ def test_ctrl_c_leaves_the_best_prompt(tmp_path: Path, strategy: str) -> None:
             assert process.stdout is not None
             assert process.stdout.readline() == "slow\n"
             os.killpg(process.pid, signal.SIGINT)
-            out, err = process.communicate(timeout=10)
+            out, err = process.communicate(timeout=60)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)

@@ -133,7 +133,7 @@ class Agl:
     def __call__(self, *arguments: str, code: int = 0, **variables: str) -> str:
         """Run ``agl``, check its exit code, and return what it printed: stdout, or stderr where it failed."""
         with self.start(*arguments, **variables) as process:
-            out, errors = process.communicate(timeout=15)
+            out, errors = process.communicate(timeout=60)
         assert process.returncode == code, errors
         if code:
             assert out == ""

@@ -68,7 +68,7 @@ for _ in range(6):
         subprocess.run([sys.executable, "-c", child], check=True)
 """
     environment = {**os.environ, "AGL_STORE": str(tmp_path / "x.db")}
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=19)
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60)
     connection = sqlite3.connect(tmp_path / "x.db")
     found = connection.execute("SELECT trace_id, name FROM spans WHERE end_ns IS NOT NULL").fetchall()
     connection.close()

@@ -91,7 +91,7 @@ def test_every_mode_survives_anything_in_a_span(agl: Agl, writer: Writer) -> Non
     ):
         for encoding in ("utf-8", "ascii", "cp1252"):
             with agl.start("show", "a", *mode, PYTHONIOENCODING=encoding, PYTHONUTF8="0") as process:
-                out, errors = process.communicate(timeout=15)
+                out, errors = process.communicate(timeout=60)
             assert (process.returncode, errors) == (0, "")
             assert not {"\x1b", "\x07", "\u202e", "\ud800"} & set(out)
             if encoding == "ascii":

@@ -44,7 +44,7 @@ class Lines:
     def stop(self) -> tuple[int, str]:
         """Interrupt the process and return its exit code and its errors."""
         self.process.send_signal(signal.SIGINT)
-        self.process.wait(10)
+        self.process.wait(60)
         self._thread.join()
         return self.process.returncode, (self.process.stderr.read() if self.process.stderr else "").strip()
 

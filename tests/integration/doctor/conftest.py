@@ -77,7 +77,7 @@ class Programs:
     def run(self, code: str, *, killed: bool = False, **variables: str) -> str:
         """Run a program to its end and return what it printed."""
         with self.start(code, **variables) as process:
-            out, errors = process.communicate(timeout=15)
+            out, errors = process.communicate(timeout=60)
         assert (process.returncode < 0) is killed, errors
         assert killed or process.returncode == 0, errors
         return out

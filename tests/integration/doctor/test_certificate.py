@@ -24,7 +24,7 @@ def test_certificate_is_trusted_or_not(doctor: Doctor, tmp_path: Path, monkeypat
     cert, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     command += ["-keyout", key, "-out", cert, "-days", "2", "-subj", "/CN=x", "-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run(command, check=True, capture_output=True, timeout=10)
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
     server = LightningStoreServer(InMemoryLightningStore(), "127.0.0.1", 0)
     server.options = ServerOptions(port=0, tls_cert=cert, tls_key=key)
     with server as running:

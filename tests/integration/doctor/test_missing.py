@@ -142,7 +142,7 @@ def test_losses_of_a_run_are_known(doctor: Doctor) -> None:
     code = "from agentlightning import emit_message\nfor number in range(4): emit_message('x')"
     command = [sys.executable, "-m", "agentlightning.cli", "run", sys.executable, "-c", code]
     environment = {**os.environ, "AGL_SAMPLE_RULES": "agentlightning.message=drop"}
-    subprocess.run(command, check=True, capture_output=True, timeout=15, env=environment)
+    subprocess.run(command, check=True, capture_output=True, timeout=60, env=environment)
     rows = doctor()
     assert rows["filter rules"].found.startswith("4 spans left out by rules")
     assert rows["spans"].found.endswith("lost by the newest rollouts: 4 filtered")
@@ -245,7 +245,7 @@ def test_context_is_left_open(doctor: Doctor, programs: Programs) -> None:
 def test_rollout_without_spans(doctor: Doctor) -> None:
     """002, trace data missing: a rollout that ended well and in which nothing was recorded."""
     command = [sys.executable, "-m", "agentlightning.cli", "run", sys.executable, "-c", "pass"]
-    subprocess.run(command, check=True, capture_output=True, timeout=15)
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
     row = doctor()["context"]
     assert row.level == "warn"
     assert row.found.startswith("1 rollout ended without a single span")
@@ -288,7 +288,7 @@ def test_a_large_store_is_looked_at_in_part(
     """Only about 20,000 spans are read, so a look stays quick; rollouts that were not read are not taken for empty."""
     command = [sys.executable, "-m", "agentlightning.cli", "run", sys.executable, "-c", EMIT.format(3)]
     for _ in range(2):
-        subprocess.run(command, check=True, capture_output=True, timeout=15)
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
     monkeypatch.setattr(reading, "MOST_SPANS", 2)
     rows = doctor()
     assert "none of 2 spans" in rows["integrity"].found

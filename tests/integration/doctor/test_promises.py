@@ -63,7 +63,7 @@ def test_it_is_quick(programs: Programs) -> None:
     """The whole look takes less than 1.5 s of processor time, start of Python included."""
     programs.run(EMIT)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([*AGL, "doctor"], check=True, capture_output=True, timeout=19)
+    subprocess.run([*AGL, "doctor"], check=True, capture_output=True, timeout=60)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     taken = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     print(f"{taken:.2f} s of 1.5 s")
@@ -104,13 +104,13 @@ def test_exit_codes(doctor: Doctor, monkeypatch: pytest.MonkeyPatch, isolated: P
     """0: well, warnings included; 1: a problem; 2: wrong usage, or no store to look at live."""
     monkeypatch.setenv("AGL_SAMPLE_RATE", "0.5")
     assert doctor()["sampling"].level == "warn"
-    assert subprocess.run([*AGL, "doctor"], capture_output=True, check=False, timeout=19).returncode == 0
-    live = subprocess.run([*AGL, "doctor", "--live", "--once"], capture_output=True, check=False, timeout=19, text=True)
+    assert subprocess.run([*AGL, "doctor"], capture_output=True, check=False, timeout=60).returncode == 0
+    live = subprocess.run([*AGL, "doctor", "--live", "--once"], capture_output=True, check=False, timeout=60, text=True)
     assert (live.returncode, "there is no store at" in live.stderr) == (2, True)
-    wrong = subprocess.run([*AGL, "doctor", "--nonsense"], capture_output=True, check=False, timeout=19)
+    wrong = subprocess.run([*AGL, "doctor", "--nonsense"], capture_output=True, check=False, timeout=60)
     assert wrong.returncode == 2
     (isolated / "agentlightning.db").write_text("nothing" * 200)
-    assert subprocess.run([*AGL, "doctor"], capture_output=True, check=False, timeout=19).returncode == 1
+    assert subprocess.run([*AGL, "doctor"], capture_output=True, check=False, timeout=60).returncode == 1
 
 
 def test_checks_of_others_are_kept(monkeypatch: pytest.MonkeyPatch, doctor: Doctor) -> None:
@@ -152,7 +152,7 @@ def test_settings_are_complete() -> None:
     assert {line.split()[0] for line in output.splitlines()} == {each.variable for each in settings.all_settings()}
     done = subprocess.run(
         [*AGL, "doctor", "--settings"],
-        env={**os.environ, "AGL_BATCH_SIZE": "x"}, capture_output=True, check=False, timeout=19,
+        env={**os.environ, "AGL_BATCH_SIZE": "x"}, capture_output=True, check=False, timeout=60,
     )  # fmt: skip
     assert done.returncode == 2
 

@@ -32,7 +32,7 @@ def own_process(tmp_path: Any) -> Callable[[str], list[dict[str, Any]]]:
         script.write_text(PRELUDE + code)
         environment = {**os.environ, "AGL_STORE": str(store)}
         answer = subprocess.run(
-            [sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=20, env=environment
+            [sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=60, env=environment
         )
         assert answer.returncode == 0, answer.stderr
         return asyncio.run(_read(str(store)))

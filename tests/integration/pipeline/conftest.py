@@ -46,7 +46,7 @@ class Programs:
     def run(self, code: str, *, status: int = 0, **variables: str) -> str:
         """Run *code* to its end and return what it printed; its exit status must be *status*."""
         process = self.start(code, **variables)
-        output, errors = process.communicate(timeout=19)
+        output, errors = process.communicate(timeout=60)
         assert process.returncode == status, errors
         assert not errors
         return output
@@ -59,7 +59,7 @@ class Programs:
             cwd=self.folder,
             capture_output=True,
             text=True,
-            timeout=19,
+            timeout=60,
             check=True,
         )
         return done.stderr

@@ -83,7 +83,7 @@ def spilled(url: str) -> int:
 def test_further_ends_store_everything(programs: Programs, code: str, status: int) -> None:
     """100 of 100 after an uncaught exception, from a child process and from a pool of them."""
     process = programs.start(code)
-    _, errors = process.communicate(timeout=19)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == status
     assert ("KeyError: 'mine'" in errors) == (status == 1)
     assert programs.stored() == 100

@@ -97,7 +97,7 @@ with agentlightning.OtelTracer().trace_context("r"):
     finally:
         connection.rollback()
         connection.close()
-    process.communicate("\n", timeout=15)
+    process.communicate("\n", timeout=60)
     assert line.split() == ["latency", "0.5"]
     assert process.returncode == 0
     found = alerts(programs)

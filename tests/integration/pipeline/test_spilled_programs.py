@@ -77,7 +77,7 @@ sys.stdin.read()
         process = programs.start(code + "emit(10); flush(10); print(account())")
         assert process.stdout is not None
         assert process.stdout.readline() == "spilled\n"
-    output, errors = process.communicate("", timeout=15)
+    output, errors = process.communicate("", timeout=60)
     assert not errors
     assert "waiting=0, lost={}" in output
     assert not programs.segments()
@@ -88,7 +88,7 @@ def test_two_programs_replay_at_once(programs: Programs) -> None:
     with locked(programs):
         programs.run("emit(2_000)")
     both = [programs.start("emit(1); flush(10); print(account().total_lost)") for _ in range(2)]
-    assert [process.communicate(timeout=15)[0] for process in both] == ["0\n", "0\n"]
+    assert [process.communicate(timeout=60)[0] for process in both] == ["0\n", "0\n"]
     programs.agl("run", "true")
     assert programs.stored() == 2_003
     assert not programs.segments()

@@ -105,9 +105,9 @@ def test_forward_goes_on_after_a_kill(source: SqliteLightningStore, sink: Lightn
     running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: spans_in(sink) == 7)
     running.send_signal(signal.SIGTERM)
-    said = running.communicate(timeout=20)[1]
+    said = running.communicate(timeout=60)[1]
     assert (running.returncode, "agl: " in said.splitlines()[-1]) == (0, True)
-    once = subprocess.run([*command, "--once"], capture_output=True, text=True, timeout=30, check=False)
+    once = subprocess.run([*command, "--once"], capture_output=True, text=True, timeout=60, check=False)
     assert (once.returncode, once.stderr) == (0, f"agl: 0 spans sent to {sink.endpoint}/v1/traces\n")
 
 
@@ -122,14 +122,14 @@ def test_a_server_forwards_beside_serving(source: SqliteLightningStore, sink: Li
     wait_for(lambda: "agentlightning_forward_sent_total 6" in httpx.get(f"{url}/metrics").text)
     assert httpx.get(url, headers={"host": "evil.example"}).status_code == 403
     server.send_signal(signal.SIGINT)
-    said = server.communicate(timeout=20)[1]
+    said = server.communicate(timeout=60)[1]
     assert "6 spans sent" in said
     assert '["refused", "127.0.0.1", "GET", "/", 403' in said
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
     """Wait until *condition* holds."""
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)

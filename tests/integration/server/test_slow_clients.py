@@ -112,7 +112,7 @@ def test_500_slow_clients_keep_nobody_waiting(tmp_path: Path) -> None:
         after = len(list(descriptors.iterdir()))
     finally:
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
     print(f"\n500 slow clients: closed after {longest:.1f} s at most, p99 of others {1000 * p99:.0f} ms")
     load = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
     assert longest < CLOSED_WITHIN_S + 3 * load  # its own byte a second, and the end of the connection

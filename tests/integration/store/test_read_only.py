@@ -62,7 +62,7 @@ def contents(folder: Path) -> list[tuple[str, bytes]]:
 def agl(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run a command as somebody who may not write there."""
     command = [*(_AS_ROOT if _IS_ROOT else []), sys.executable, "-m", "agentlightning.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_a_store_on_read_only_media_can_be_read(folder: Path) -> None:

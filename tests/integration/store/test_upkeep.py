@@ -133,7 +133,7 @@ def test_a_restore_waits_for_nobody_and_surprises_nobody(tmp_path: Path, capsys:
         capsys.readouterr()
         assert agl("store", "restore", saved, "--store", path) == 2
         assert "open; end it first" in capsys.readouterr().err
-        program.communicate(b"\n", timeout=20)
+        program.communicate(b"\n", timeout=60)
     assert agl("store", "restore", saved, "--store", path) == 0
 
 
@@ -158,7 +158,7 @@ def test_who_opens_during_a_restore_gets_the_restored_store(tmp_path: Path, monk
 
     monkeypatch.setattr(Path, "replace", replace)
     assert agl("store", "restore", saved, "--store", path) == 0
-    assert opened[0].wait(20) == 0
+    assert opened[0].wait(60) == 0
     opened[0].communicate()
     assert spans_in(path) == 4
     assert agl("store", "verify", "--store", path) == 0
@@ -420,7 +420,7 @@ def test_a_killed_backup_leaves_no_half_one(tmp_path: Path, moment: str) -> None
     fill(store, 5)
     store.close()
     command = [sys.executable, "-c", KILLED_BACKUP, str(path), str(target), moment]
-    assert subprocess.run(command, check=False, timeout=20).returncode == -signal.SIGKILL
+    assert subprocess.run(command, check=False, timeout=60).returncode == -signal.SIGKILL
     assert not target.exists()
     assert agl("store", "backup", target, "--store", path) == 0
     assert spans_in(target) == spans_in(path) == 15

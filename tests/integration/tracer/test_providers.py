@@ -54,7 +54,7 @@ def outcome(code: str, folder: Path, **environment: str) -> Any:
     """Run a program and return what it prints as JSON; its stderr may hold only what OpenTelemetry tells it."""
     command = [sys.executable, "-W", "error", "-c", PREAMBLE + code]
     variables = {**os.environ, **environment}
-    end = subprocess.run(command, capture_output=True, check=False, text=True, timeout=18, cwd=folder, env=variables)
+    end = subprocess.run(command, capture_output=True, check=False, text=True, timeout=60, cwd=folder, env=variables)
     assert end.returncode == 0, end.stderr
     own = ("Attributes dict is full", "Processor is already shutdown")  # the program's own SDK to the program
     assert [line for line in end.stderr.splitlines() if not line.startswith(own)] == []

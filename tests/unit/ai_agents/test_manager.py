@@ -245,7 +245,7 @@ def test_huge_session_of_small_tasks_is_bounded(tmp_path: Path, tasks: int) -> N
         capture_output=True,
         text=True,
         check=False,
-        timeout=20,
+        timeout=60,
     )
     bounded, sums, records = answer.stdout.splitlines()
     assert (bounded, sums) == ("True True", f"{10 * tasks} {tasks}"), answer.stderr

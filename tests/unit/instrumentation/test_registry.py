@@ -54,7 +54,7 @@ def run(folder: Path, script: str, **environment: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=20,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()

@@ -155,7 +155,7 @@ def test_processes_that_make_the_key_at_the_same_time_have_the_same(tmp_path: Pa
     path = tmp_path / "new" / "key"
     command = [sys.executable, "-c", RACE, str(path)]
     started = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
-    keys = {process.communicate("", timeout=20)[0].strip() for process in started}
+    keys = {process.communicate("", timeout=60)[0].strip() for process in started}
     with ThreadPoolExecutor(8) as pool:
         keys |= {key.hex() for key in pool.map(read_or_make, [path] * 8)}
         fresh = set(pool.map(read_or_make, [tmp_path / "second"] * 8))
@@ -200,7 +200,7 @@ def test_the_engines_load_with_the_first_text_that_is_looked_at() -> None:
         "made = Redactor({}); before = {'re2', 'ahocorasick', 'hyperscan'} & set(sys.modules); made.text('x');"
         "print(sorted(before), 're2' in sys.modules)"
     )
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=20)
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert answer.stdout.strip() == "[] True"
 
 
@@ -218,7 +218,7 @@ def test_the_dry_run_shows_what_would_be_replaced(arguments: list[str]) -> None:
     """Rule, line and the first four characters; exit code 1 when something was found, 0 when nothing was."""
     command = [str(Path(sys.executable).with_name("agl")), *arguments]
     text = f"first line\nthen {GITHUB} here\n"
-    answer = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=20)
+    answer = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=60)
     assert answer.returncode == 1
     assert GITHUB[:9] not in answer.stdout
     if "--json" in arguments:
@@ -229,5 +229,5 @@ def test_the_dry_run_shows_what_would_be_replaced(arguments: list[str]) -> None:
     else:
         assert "2:6" in answer.stdout
         assert "ghp_…" in answer.stdout
-        clean = subprocess.run(command, input="plain\n", capture_output=True, text=True, check=False, timeout=20)
+        clean = subprocess.run(command, input="plain\n", capture_output=True, text=True, check=False, timeout=60)
         assert (clean.returncode, clean.stdout[:7]) == (0, "nothing")

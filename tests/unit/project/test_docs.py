@@ -159,6 +159,6 @@ def test_help_of_every_command_works() -> None:
     """Each command explains itself."""
     for name in commands():
         command = [str(Path(sys.executable).with_name("agl")), *([name] if name else []), "--help"]
-        answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+        answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         assert answer.returncode == 0, answer.stderr
         assert "Usage: " in answer.stdout
