@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import chromium
 from pythons import pythons
 
 ROOT = Path(__file__).parents[1]
@@ -35,6 +36,8 @@ class Environment:
     marker: str = "not slow"
     tests: tuple[str, ...] = ()
     """What is run there, with options of pytest; all tests when empty."""
+    needs_browser: bool = False
+    """Whether there has to be a Chromium, which is installed where none is."""
 
 
 LANGCHAIN = {  # the newest that are known to install together
@@ -87,6 +90,7 @@ ENVIRONMENTS = {
     "python-3.14": Environment(python="3.14"),
     "frameworks": Environment(packages={**LANGCHAIN, **FRAMEWORKS}, tests=FRAMEWORK_TESTS),
     "litellm": Environment(packages=LITELLM, tests=FRAMEWORK_TESTS),
+    "browser": Environment(marker="slow or not slow", tests=("tests/ui",), needs_browser=True),
     "agentops-0.4.13": agentops("0.4.13"),
     "agentops-0.4.16": agentops("0.4.16"),
     "agentops-0.4.18": agentops("0.4.18"),
@@ -127,6 +131,8 @@ def run(interpreter: Path, name: str, environment: Environment) -> tuple[int, st
     chosen = environment.tests or ELSEWHERE
     command = [interpreter, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", environment.marker, *chosen]
     clean = {key: value for key, value in os.environ.items() if key not in {"VIRTUAL_ENV", "PYTHONPATH"}}
+    if environment.needs_browser:
+        clean["CHROMIUM"] = chromium.find() or chromium.install()
     with log.open("w", encoding="utf-8") as stream:
         status = subprocess.run(
             command, cwd=ROOT, env=clean, stdout=stream, stderr=subprocess.STDOUT, check=False, timeout=TIME_LIMIT_S
@@ -150,6 +156,8 @@ def result(uv: str, name: str) -> tuple[int, str]:
         status, closing = run(interpreter, name, environment)
     except subprocess.CalledProcessError as error:
         return 1, f"could not be set up: {str(error.stdout).strip().splitlines()[-1:]}"
+    except OSError as error:
+        return 1, str(error)
     except subprocess.TimeoutExpired:
         return 1, f"stopped after {time.monotonic() - start:.0f} s"
     return int(status != 0), f"{closing} | Python {environment.python}, {versions(interpreter)}"

@@ -32,6 +32,22 @@ T = TypeVar("T")
 
 KEY = "00000000-0000-0000-0000-000000000000"
 PROTOBUF = {"content-type": "application/x-protobuf"}
+HOSTILE_TEXTS = [
+    f"{before}{body}"
+    for before in ("", '"', "'", "-->", "</title>", "</pre>", "</td>", "</span>", "\u2028", "{{7*7}}", "]]>", "\x00")
+    for body in (
+        "<script>window.__xss=1</script>",
+        "<img src=x onerror=window.__xss=1>",
+        "<svg/onload=window.__xss=1>",
+        "<a href=javascript:window.__xss=1>x</a>",
+        "<iframe srcdoc='<script>top.__xss=1</script>'></iframe>",
+        "<style>@import'x'</style>",
+        "<body onload=window.__xss=1>",
+        "<meta http-equiv=refresh content=0;url=x>",
+        "{% raw %}<b>",
+    )
+]
+"""Texts that a page which takes them for markup would act on; the scripts in them set ``window.__xss``."""
 
 
 @dataclass
@@ -148,6 +164,14 @@ def session(
             "gen_ai.prompt.0.content": f"question {number}",
         },
     }
+    return [call, root]
+
+
+def hostile_session(number: int, text: str) -> list[dict[str, Any]]:
+    """Return a session that has *text* in each field that a program chooses."""
+    call, root = session(number, end_state=text, tags=(text,), name=text)
+    call["name"], call["error"] = text, text
+    call["attributes"] |= {"gen_ai.request.model": text, "gen_ai.response.model": text, text[:50]: text}
     return [call, root]
 
 

@@ -167,7 +167,8 @@ async def get_object(request: Request, name: str) -> Response:
     found = await store.query_spans_by_key([(name, name[:16])])
     if not found or not await store.query_rollouts(rollout_ids=[found[0].rollout_id]):
         return JSONResponse({"error": "Object not found"}, 404)
-    return Response(str(found[0].attributes.get(SpanAttributeNames.OBJECT.value, "")), media_type="text/plain")
+    text = str(found[0].attributes.get(SpanAttributeNames.OBJECT.value, ""))
+    return Response(text, media_type="text/plain", headers={"x-content-type-options": "nosniff"})
 
 
 @router.post("/v1/metrics")
