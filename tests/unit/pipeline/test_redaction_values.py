@@ -181,6 +181,14 @@ def test_the_first_look_rules_out_no_published_format() -> None:
     assert _FINDER.may_hold("pa\u017f\u017fword = hunter2hunter2")
 
 
+@given(st.lists(st.lists(st.one_of(st.sampled_from(FRAGMENTS), CLEAN), max_size=5).map(" ".join), max_size=9))
+def test_texts_that_are_looked_at_together_are_told_apart(texts: list[str]) -> None:
+    """Each one that is let through alone is let through among others, too."""
+    suspects = set(_FINDER.suspects(texts))
+    assert suspects >= {place for place, text in enumerate(texts) if _FINDER.may_hold(text)}
+    assert suspects <= set(range(len(texts)))
+
+
 def _check_first_look(text: str) -> None:
     data = text.encode("utf-8", "surrogatepass")
     if _with_re2.find(data) or (may_hold_credential(text.lower()) and list(find_named_values(text))):

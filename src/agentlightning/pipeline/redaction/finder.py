@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
+import itertools
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,7 +14,7 @@ from agentlightning.pipeline.credential import HINTS, find_named_values, may_hol
 from agentlightning.pipeline.redaction.rule import Options, active_rules
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from agentlightning.pipeline.redaction.engine import Pattern
     from agentlightning.pipeline.redaction.scan import ValueScanner
@@ -24,6 +26,9 @@ MARK = re.compile(r"\[REDACTED(?::[\w-]{1,100}:[0-9a-f]{8})?\]")
 _ENVIRONMENT_NAME = re.compile(r"(?:_KEY|_TOKEN|_SECRET|PASSWORD|PASSWD|_CREDENTIALS?)\Z|APIKEY")
 _SHORTEST_SECRET = 12
 """A value in the environment that is shorter is likely a word, and replacing it would damage texts."""
+
+_BETWEEN = b"\0"
+"""Stands between texts that are looked at together; no pattern of the first look reaches across it."""
 
 
 class Secret(NamedTuple):
@@ -91,6 +96,24 @@ class Finder:
             return True
         data = text.encode("utf-8", "surrogatepass")
         return hint.search(data, 0, len(data)) is not None
+
+    def suspects(self, texts: Sequence[str]) -> Iterator[int]:
+        """Yield the places of those *texts* of which ``may_hold`` says yes; they are looked at together."""
+        hint = _hint(self.options)
+        if hint is None:
+            yield from range(len(texts))
+            return
+        parts = [text.encode("utf-8", "surrogatepass") for text in texts]
+        starts = [0, *itertools.accumulate(len(part) + 1 for part in parts)]
+        data = _BETWEEN.join(parts)
+        known = {place for place, text in enumerate(texts) for secret in self._secrets if secret in text}
+        # From the byte between two texts on: some patterns want to see what is in front of a word.
+        match = hint.search(data, 0, len(data))
+        while match is not None:
+            place = bisect.bisect_right(starts, match.span()[0] + 1) - 1
+            known.add(place)
+            match = hint.search(data, starts[place + 1] - 1, len(data)) if place + 1 < len(parts) else None
+        yield from sorted(known)
 
     def find(self, text: str) -> list[Secret]:
         """Return the credentials in *text*, in order and without overlap."""

@@ -55,14 +55,17 @@ def hint_pattern(rules: Iterable[Rule], also: Iterable[str] = ()) -> str | None:
             plain.append(f"(?:{rule.gate_pattern})")
     for word, own in gates.items():
         escaped = re.escape(word)
-        if all(rule.begins for rule in own):
+        begins = all(rule.begins for rule in own)
+        hints = {rule.hint for rule in own}
+        if "" in hints:
             missing = min(_LONGEST, *(rule.least for rule in own)) - len(word)
-            alone.append(escaped + (f"{_IN_VALUE}{{{missing}}}" if missing > 0 else ""))
-        elif all(rule.in_key or rule.check == "generic" for rule in own):
+            hints = {f"{_IN_VALUE}{{{missing}}}" if begins and missing > 0 else ""}
+        if begins:
+            alone += [escaped + hint for hint in hints]
+        elif hints == {""} and all(rule.in_key or rule.check == "generic" for rule in own):
             assigned.append(escaped)
         else:
-            hints = {rule.hint for rule in own}
-            plain += [escaped] if "" in hints else [escaped + hint for hint in hints]
+            plain += [escaped + hint for hint in hints]
     parts = [*dict.fromkeys(plain)]
     if alone:
         parts.append(f"{_BEFORE}(?:{'|'.join(alone)})")

@@ -46,7 +46,7 @@ class _Look:
         self.maps += [link.attributes for link in record.links]
         self.text = ""
         self.walk = False
-        """Whether nested values have to be gone through, whatever is in the texts."""
+        """Whether its texts have to be gone through one by one."""
         self.changed: list[str] = []
         """Names of the attributes whose values were replaced."""
         self.rules: list[str] = []
@@ -173,13 +173,10 @@ class Redactor:
         look.text = _BETWEEN.join(texts)
 
     def _suspects(self, looks: list[_Look]) -> list[_Look]:
-        """Return those whose texts have to be looked at one by one; half of them ruled out at a time."""
-        if not self._finder.may_hold(_BETWEEN.join([look.text for look in looks])):
-            return [look for look in looks if look.walk]
-        if len(looks) == 1:
-            return looks
-        half = len(looks) // 2
-        return self._suspects(looks[:half]) + self._suspects(looks[half:])
+        """Return those whose texts have to be looked at one by one."""
+        for place in self._finder.suspects([look.text for look in looks]):
+            looks[place].walk = True
+        return [look for look in looks if look.walk]
 
     def _clean_texts(self, look: _Look) -> None:
         """Replace what is known by its shape or its value in every text of a record."""
