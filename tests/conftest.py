@@ -73,6 +73,12 @@ def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
 
 
 @pytest.fixture
+def load() -> float:
+    """Return how many programs share a processor now, at least 1: what takes a second alone takes about so many."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)) if hasattr(os, "getloadavg") else 1.0
+
+
+@pytest.fixture
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Swallow and count errors of telemetry, as for a user."""
     monkeypatch.setattr(failures, "loud", False)

@@ -56,7 +56,7 @@ def test_spans_with_ids_come_to_the_server(sdk: Any, server: AgentOpsServerManag
     assert session.attributes["agentops.session.end_state"] == "Success"
 
 
-def test_a_server_that_is_away_holds_nobody_up(sdk: Any) -> None:
+def test_a_server_that_is_away_holds_nobody_up(sdk: Any, load: float) -> None:
     """Signing in and five traces take at most a second more than with a server that does nothing; nothing is raised."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -64,4 +64,4 @@ def test_a_server_that_is_away_holds_nobody_up(sdk: Any) -> None:
         away = json.loads(sdk.run((PROGRAMS / "away.py").read_text(), patience_s=60, **endpoints(url)).check().stdout)
     assert away["initialized"] is True
     allowed = 1.0 if sdk.version >= (0, 4, 19) else 3.0  # older ones sign in first, and try three times
-    assert away["init_s"] + away["work_s"] < allowed + 1.0, away  # a second for the work itself, on a busy machine
+    assert away["init_s"] + away["work_s"] < allowed + load, away  # a second for the work itself

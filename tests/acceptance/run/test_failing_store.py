@@ -74,18 +74,18 @@ HARM = {
 
 
 @pytest.mark.parametrize("harm", HARM)
-def test_store_that_is_harmed_meanwhile(lab: Lab, harm: str) -> None:
+def test_store_that_is_harmed_meanwhile(lab: Lab, harm: str, load: float) -> None:
     """Whatever happens to the file while the program runs, it ends as alone, and agl says what became of the spans."""
     end, seconds = run_with(lab, HARM[harm])
     assert end.code == 5
     assert end.stdout == b"done\n"
-    assert seconds < 14
+    assert seconds < 10 + 4 * load
     lines = end.stderr.decode().splitlines()
     assert all(line.startswith("agl: ") for line in lines), lines
     assert lines
 
 
-def test_store_that_is_locked_for_long(lab: Lab) -> None:
+def test_store_that_is_locked_for_long(lab: Lab, load: float) -> None:
     """While another process keeps the store locked the program ends at most some seconds later, and says so."""
     script = lab.script(PROGRAM)
     with lab.start([AGL, "run", sys.executable, script], env=lab.environment) as process:
@@ -96,7 +96,7 @@ def test_store_that_is_locked_for_long(lab: Lab) -> None:
             out, err = process.communicate(b"go\n", timeout=60)
             seconds = time.monotonic() - started
     assert (process.returncode, out) == (5, b"done\n")
-    assert seconds < 7, seconds
+    assert seconds < 5 + 2 * load, seconds
     assert b"did not answer" in err
     # What could not be written is on the disk beside the store, and the next command takes it in.
     rollout_id = lab.rollouts()[0].rollout_id

@@ -119,7 +119,7 @@ def test_killed_workers_are_replaced(program: Program) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["shm", "cs"])
-def test_ctrl_c_stops_soon_and_leaves_order(program: Program, strategy: str) -> None:
+def test_ctrl_c_stops_soon_and_leaves_order(program: Program, strategy: str, load: float) -> None:
     """Ctrl+C ends everything within 5 s; what was running waits in the queue again, what was done stays done."""
     process = program.start(f'main(["a", "slow", "slow 2"], strategy="{strategy}", n_runners=1)')
     assert process.stdout is not None
@@ -127,7 +127,7 @@ def test_ctrl_c_stops_soon_and_leaves_order(program: Program, strategy: str) -> 
     begun = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 5 * load
     assert process.returncode != 0
     assert "KeyboardInterrupt" in err
     found = program.rollouts()
@@ -162,7 +162,7 @@ def test_roles_may_start_each_for_itself(program: Program) -> None:
     assert program.rollouts() == {task: ["succeeded", "succeeded"] for task in "abcd"}
 
 
-def test_machines_meet_at_a_store_with_tokens(program: Program, tmp_path: Path) -> None:
+def test_machines_meet_at_a_store_with_tokens(program: Program, tmp_path: Path, load: float) -> None:
     """As documented for several machines: a store server that wants tokens, the algorithm and two runners, each alone.
 
     Ctrl+C ends a runner that has nothing to do within 5 s, and in order.
@@ -191,8 +191,8 @@ def test_machines_meet_at_a_store_with_tokens(program: Program, tmp_path: Path) 
         begun = time.monotonic()
         for runner in runners:
             runner.send_signal(signal.SIGINT)
-        assert [runner.wait(5) for runner in runners] == [-signal.SIGINT] * 2
-        assert time.monotonic() - begun < 5
+        assert [runner.wait(60) for runner in runners] == [-signal.SIGINT] * 2
+        assert time.monotonic() - begun < 5 * load
     finally:
         server.terminate()
         server.communicate()

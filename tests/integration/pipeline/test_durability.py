@@ -191,18 +191,18 @@ print(middle.stored, middle.spilled, account().stored)
     assert counters == sorted(counters)
 
 
-def test_the_interval_bounds_how_long_a_remote_store_waits(programs: Programs, server: Server) -> None:
+def test_the_interval_bounds_how_long_a_remote_store_waits(programs: Programs, server: Server, load: float) -> None:
     """A few spans arrive after the interval, without a flush and without a full batch."""
     code = """
 emit(1)
 while not account().stored: time.sleep(0.01)
 began = time.monotonic()
 emit(3)
-while account().stored < 4 and time.monotonic() - began < 8: time.sleep(0.01)
+while account().stored < 4 and time.monotonic() - began < 30: time.sleep(0.01)
 print(time.monotonic() - began)
 """
     waited = float(programs.run(code, AGL_STORE=server.url, AGL_FLUSH_INTERVAL="1"))
-    assert 0.5 < waited < 3
+    assert 0.5 < waited < 2 + load
     assert server.spans() == 4
 
 

@@ -98,7 +98,7 @@ print(before)
     assert programs.account() == Account()
 
 
-def test_a_store_that_hangs_delays_the_end_for_its_deadline_only(programs: Programs) -> None:
+def test_a_store_that_hangs_delays_the_end_for_its_deadline_only(programs: Programs, load: float) -> None:
     """``AGL_FLUSH_TIMEOUT_S`` bounds the wait; what was not stored is on the disk, and SIGTERM is no different."""
     programs.run("emit(1)")
     connection = sqlite3.connect(programs.store, isolation_level=None)
@@ -107,7 +107,7 @@ def test_a_store_that_hangs_delays_the_end_for_its_deadline_only(programs: Progr
         for code, status in (("emit(300)", 0), ("emit(300); os.kill(os.getpid(), 15); time.sleep(9)", -15)):
             began = time.monotonic()
             programs.run(code + "\n", status=status, AGL_FLUSH_TIMEOUT_S="0.5")
-            assert time.monotonic() - began < 4
+            assert time.monotonic() - began < 1 + 3 * load
     finally:
         connection.rollback()
         connection.close()

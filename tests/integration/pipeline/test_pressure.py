@@ -82,7 +82,7 @@ seen = []
 agentlightning.add_alert_listener(seen.append)
 with agentlightning.OtelTracer().trace_context("r"):
     emit(3)
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while not seen and time.monotonic() < until: time.sleep(0.05)
     print(seen[0].name, seen[0].threshold, flush=True)
     sys.stdin.readline()
@@ -158,7 +158,7 @@ url = os.environ["URL"]
 store = LightningStoreClient(url) if url else None
 with agentlightning.OtelTracer().trace_context("r", store=store):
     emit(10)
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while not seen and time.monotonic() < until: time.sleep(0.02)
     time.sleep(0.7)  # the request under way ends
     emit(10)
@@ -188,7 +188,7 @@ agentlightning.configure(sample_rate=0.0, tail_errors=True)
 emit(200)
 time.sleep(0.2)
 agentlightning.configure(watch_memory=0.0001)
-until = time.monotonic() + 10
+until = time.monotonic() + 60
 while account().lost.get("sampled", 0) < 200 and time.monotonic() < until: time.sleep(0.05)
 print(account().lost)
 """

@@ -330,7 +330,9 @@ async def test_updated_resources_reach_what_is_enqueued_later(store: LightningSt
     assert seen == ["a v1", "b v1", "c v2"]
 
 
-async def test_a_stopped_runner_finishes_or_returns(store: LightningStore, make_runner: MakeRunner) -> None:
+async def test_a_stopped_runner_finishes_or_returns(
+    store: LightningStore, make_runner: MakeRunner, load: float
+) -> None:
     """After the stop event a runner claims nothing, finishes what is quick, and puts the rest back as it was."""
     event, started = threading.Event(), asyncio.Semaphore(0)
 
@@ -347,7 +349,7 @@ async def test_a_stopped_runner_finishes_or_returns(store: LightningStore, make_
         begun = time.monotonic()
         event.set()
         await task
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 1 + 2 * load
     assert await statuses(store, quick.rollout_id) == ["succeeded", "succeeded"]
     assert await statuses(store, slow.rollout_id) == ["requeuing", "failed"]
     assert await statuses(store, waiting.rollout_id) == ["queuing"]

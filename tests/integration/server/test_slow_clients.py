@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 import sys
 import time
@@ -88,17 +87,17 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[LightningStoreServer]
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_slow_clients_are_closed_in_time(impatient: LightningStoreServer, way: str) -> None:
+async def test_slow_clients_are_closed_in_time(impatient: LightningStoreServer, way: str, load: float) -> None:
     """A head, also that of a second request, and a body that do not arrive in time end the connection."""
     port = int(impatient.endpoint.rpartition(":")[2])
     lives = await asyncio.gather(*(dribble(port, way, 0.05) for _ in range(20)))
-    assert 0.9 < min(lives) <= max(lives) < 5
+    assert 0.9 < min(lives) <= max(lives) < 4 + load
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads /proc")
-def test_500_slow_clients_keep_nobody_waiting(tmp_path: Path) -> None:
+def test_500_slow_clients_keep_nobody_waiting(tmp_path: Path, load: float) -> None:
     """At a byte a second each they are gone after 30 s; meanwhile 99 of 100 answers take less than 0.2 s."""
     command = [sys.executable, "-m", "agentlightning.cli", "store", "serve", "--port", "0"]
     process = subprocess.Popen([*command, "--store", str(tmp_path / "s.db")], stderr=subprocess.PIPE, text=True)
@@ -114,7 +113,6 @@ def test_500_slow_clients_keep_nobody_waiting(tmp_path: Path) -> None:
         process.terminate()
         process.communicate(timeout=60)
     print(f"\n500 slow clients: closed after {longest:.1f} s at most, p99 of others {1000 * p99:.0f} ms")
-    load = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
     assert longest < CLOSED_WITHIN_S + 3 * load  # its own byte a second, and the end of the connection
     assert p99 < P99_S * load
     assert after <= before + 10

@@ -339,14 +339,14 @@ def test_loading_the_registry_loads_the_standard_library_only_and_little_of_it()
 
 
 def test_an_import_that_nobody_watches_costs_a_lookup() -> None:
-    """A thousand lookups of unwatched names by the finder take less than 20 ms."""
+    """A thousand lookups of unwatched names by the finder take less than 20 ms of processor time."""
     registry.watch(get_tracer_provider)
     try:
         finder = sys.meta_path[0]
-        start = time.perf_counter()
+        start = time.thread_time()
         for _ in range(1000):
             assert finder.find_spec("some.module", None) is None
-        assert time.perf_counter() - start < 0.02
+        assert time.thread_time() - start < 0.02
     finally:
         registry.uninstrument_all()
 

@@ -241,10 +241,10 @@ def test_a_decorated_call_costs_little(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = rollout(bare)
 
     def cost(function: Callable[..., object]) -> float:
-        begun = time.perf_counter()
+        begun = time.thread_time()
         for _ in range(2_000):
             function(1, 2)
-        return 1e6 * (time.perf_counter() - begun) / 2_000
+        return 1e6 * (time.thread_time() - begun) / 2_000
 
     assert min(cost(agent) - cost(bare) for _ in range(7)) <= 15
 

@@ -103,9 +103,9 @@ def test_every_cut_is_marked(make_record: Callable[..., SpanRecord]) -> None:
 def test_a_message_of_200_mb_is_cut_in_time() -> None:
     """It keeps its first MiB, marked; nothing looks at the rest."""
     span = ended(**{"input.value": "é" * (100 * 2**20), "other": "kept"})
-    began = time.perf_counter()
+    began = time.thread_time()
     record, size = prepared(span)
-    assert time.perf_counter() - began < 2
+    assert time.thread_time() - began < 2
     assert len(record.attributes["input.value"].encode()) == 2**20
     assert record.attributes["other"] == "kept"
     assert record.attributes[semconv.TRUNCATED] == ["input.value"]

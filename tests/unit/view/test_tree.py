@@ -231,13 +231,13 @@ def test_a_chain_of_100000_spans() -> None:
 
 
 def test_30000_rows_are_quick() -> None:
-    """A tree of 30,000 spans with 10,000 calls takes well under 0.3 s; the bound here is for a busy machine."""
+    """A tree of 30,000 spans with 10,000 calls takes under 0.3 s of processor time; the bound is for slower ones."""
     rows = [row(n, n * 7 // 9 if n else None, LLM if n % 3 == 0 else None) for n in range(30_000)]
     best = 9.0
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.thread_time()
         view = build(rows)
-        best = min(best, time.perf_counter() - start)
+        best = min(best, time.thread_time() - start)
         assert view.totals.spans == 30_000
     print(f"30,000 rows: {best:.3f} s")
     assert best < 1.0
