@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from tests.integration.doctor.conftest import Doctor
 
 PAGE = Path(__file__).parents[3] / "docs/doctor.md"
-BY_CONDITION = {"buffer policy", "certificate", "spill checksums", "traced twice"}
+BY_CONDITION = {"buffer policy", "certificate", "spill checksums", "traced twice"} | {
+    f"alert: {name}" for name in ("memory", "cpu", "latency", "errors", "tracing", "failure", "duration")
+}
 """Rows that appear only where there is something to say."""
 
 
@@ -24,6 +26,6 @@ def test_every_question_and_row_is_on_the_page(doctor: Doctor) -> None:
     headings = [each for each in re.findall(r"^## (.*)$", text, re.MULTILINE) if each.endswith("?")]
     assert headings == [*(title for title, _ in asked), "Is what is stored whole?"]
     cells = [line.rstrip("| ").rpartition("|")[2] for line in text.splitlines() if line.startswith("| ")]
-    named = {name for cell in cells for name in re.findall(r"`([a-z ]+)`", cell)}
+    named = {name for cell in cells for name in re.findall(r"`([a-z: ]+)`", cell)}
     assert named <= set(doctor()) | BY_CONDITION
     assert {row.what for _, rows in asked for row in rows} <= named

@@ -15,8 +15,10 @@ from agentlightning._internal.ids import process_key
 from agentlightning.cli.doctor import environment, trouble
 from agentlightning.cli.doctor.reading import Reading, read
 from agentlightning.pipeline.ledger import Ledger, ledger_folder
+from agentlightning.semconv import ALERT
+from agentlightning.server.launcher import LightningStoreServer
 from agentlightning.store import SqliteLightningStore
-from agentlightning.types.record import ResourceRecord, SpanRecord, WriteBatch
+from agentlightning.types.record import EventRecord, ResourceRecord, SpanRecord, WriteBatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,9 +77,51 @@ def test_alerts_of_the_watch(doctor: Doctor, programs: Programs) -> None:
         "while not seen.wait(0.05) and time.monotonic() < until: emit_message('x')\n"
         "flush(10)\n"
     )
-    row = doctor()["alerts"]
+    row = doctor()["alert: memory"]
     assert row.level == "warn"
-    assert row.remedy.startswith("agl show ro-")
+    assert "1 alert in the newest rollouts, see agl show ro-" in row.found
+    assert "AGL_MEMORY_THRESHOLD" in row.remedy
+
+
+def note_alert(store: SqliteLightningStore, name: str) -> None:
+    """Write an alert of this name as the watch and the runner do, with names that no release knows too."""
+    event = EventRecord(ALERT, 1, {"name": name, "value": 0.95, "threshold": 0.9})
+    store.write_batch(WriteBatch(spans=[span(1, name=ALERT, events=[event])]))
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("memory", "AGL_MEMORY_THRESHOLD"),
+        ("cpu", "AGL_CPU_LOWERS_SAMPLING=1"),
+        ("latency", "AGL_STORE=http://first:4747,http://second:4747"),
+        ("errors", "AGL_LOG_LEVEL=ERROR"),
+        ("tracing_rate", "AGL_FLUSH_TIMEOUT_S"),
+        ("failure_rate", "agl show latest"),
+        ("duration_s", "agl show latest"),
+        ("\x1bnew", "agl tail"),
+    ],
+)
+def test_each_alarm_rule(doctor: Doctor, store: SqliteLightningStore, name: str, remedy: str) -> None:
+    """Resource table, memory, processors, latency and error rate, and a runner's: each has its row with its remedy."""
+    assert doctor()["alerts"].level == "ok"
+    note_alert(store, name)
+    rows = doctor()
+    row = next(each for what, each in rows.items() if what.startswith("alert: "))
+    assert (row.level, "1 alert in the newest rollouts, see agl show ro-1" in row.found) == ("warn", True)
+    assert remedy in row.remedy
+    assert "alerts" not in rows
+    assert row.what.isprintable()
+
+
+def test_alerts_are_known_over_a_server(
+    doctor: Doctor, store: SqliteLightningStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server's alerts are told apart too."""
+    note_alert(store, "latency")
+    with LightningStoreServer(store, "127.0.0.1", 0) as running:
+        monkeypatch.setenv("AGL_STORE", running.endpoint)
+        assert doctor()["alert: latency"].level == "warn"
 
 
 @pytest.mark.parametrize(

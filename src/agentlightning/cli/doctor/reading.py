@@ -19,9 +19,11 @@ from agentlightning.pipeline.frame import ENDED
 from agentlightning.pipeline.ledger import Account, ProcessAccount, ledger_folder, read_each
 from agentlightning.pipeline.segment import open_segment
 from agentlightning.pipeline.spill import spill_folders
+from agentlightning.semconv import ALERT
+from agentlightning.store.pack import to_json
 from agentlightning.store.sql.connector import named_queries
 from agentlightning.store.sql.integrity import damaged_spans
-from agentlightning.store.sql.rows import to_span_row
+from agentlightning.store.sql.rows import to_span_record, to_span_row
 from agentlightning.store.upkeep import read_only
 from agentlightning.store.url import canonical_url, default_store_url, open_store, scheme_of, sqlite_path
 
@@ -36,6 +38,8 @@ MOST_ROLLOUTS, MOST_SPANS = 20, 20_000
 """How many of the newest rollouts, and about how many of their spans, are looked at."""
 CHECKED_SPANS, _MOST_NAMED = 2_000, 3
 """How many of the newest spans are compared with their checksums, and how many damaged ones are named."""
+_MOST_ALERTS = 500
+"""How many alerts are looked into."""
 _MOST_SEGMENT_BYTES = 64 * 2**20
 """Spill segments are read up to this size in all; the rest is counted in bytes only."""
 
@@ -82,6 +86,8 @@ class Reading:
     rollouts: list[RolloutState] = field(default_factory=list[RolloutState])
     rows: list[SpanRow] = field(default_factory=list["SpanRow"])
     """Spans of the newest rollouts, open ones too."""
+    alerts: Counter[str] = field(default_factory=Counter[str])
+    """How often a figure passed its threshold, by its name: ``memory``, ``cpu``, ``latency``, ``errors`` and so on."""
     ledgers: list[ProcessAccount] = field(default_factory=list[ProcessAccount])
     """The counters of each process whose figures no rollout has noted yet."""
     damaged: list[str] = field(default_factory=list[str])
@@ -164,7 +170,15 @@ def _read_file(reading: Reading, path: Path) -> None:
                 reading.rows += found_rows
                 spans = len(found_rows)
             reading.rollouts.append(RolloutState(rollout_id, status, start_ns / 1e9, process, spans))
+        rows = connection.execute(named_queries()["spans_by_key"], {"1": to_json(_alerts_of(reading))})
+        for record, _ in map(to_span_record, rows):
+            reading.alerts.update(str(each.attributes.get("name")) for each in record.events if each.name == ALERT)
         reading.damaged = list(damaged_spans(connection, limit=_MOST_NAMED, newest=CHECKED_SPANS))
+
+
+def _alerts_of(reading: Reading) -> list[tuple[str, str]]:
+    """Return the keys of the alerts among the spans that were read, the newest rollout's first."""
+    return [(row.trace_id, row.span_id) for row in reading.rows if row.name == ALERT][:_MOST_ALERTS]
 
 
 def _decoded(text: str) -> object:
@@ -201,6 +215,8 @@ async def _read_store(reading: Reading) -> None:
                 spans = len(rows)
             state = RolloutState(rollout.rollout_id, rollout.status, rollout.start_time, process, spans)
             reading.rollouts.append(state)
+        for span in await opened.query_spans_by_key(_alerts_of(reading)):
+            reading.alerts.update(str(each.attributes.get("name")) for each in span.events if each.name == ALERT)
         reading.queued = (await opened.statistics()).queued
     finally:
         opened.close()

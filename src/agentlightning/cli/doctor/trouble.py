@@ -30,6 +30,33 @@ _HEAP_BYTES = 5_600
 _PRESSED = 10.0
 """Share of time in percent, of the last 10 s, in which something waited for a resource."""
 _BAD_MEMORY_BYTES = 2**30
+_ALERT_NAME = 9
+"""Characters of an alert's name that are shown."""
+_ALERTS = {
+    "memory": (
+        "memory was short; queues went to the disk, garbage was collected",
+        "give it more memory; AGL_MEMORY_THRESHOLD=33554432 bounds what tracing holds",
+    ),
+    "cpu": (
+        "the program used nearly all of its processors",
+        "profile it, or give it more; AGL_CPU_LOWERS_SAMPLING=1 records less meanwhile",
+    ),
+    "latency": (
+        "the store took too long for a batch",
+        "AGL_STORE=http://first:4747,http://second:4747 names a server to switch to; or a store on a local disk",
+    ),
+    "errors": (
+        "too many deliveries to the store failed",
+        "see the rows 'store' and 'network'; AGL_LOG_LEVEL=ERROR says which errors",
+    ),
+    "tracing_rate": (
+        "too many rollouts ended before their spans could be read",
+        "raise AGL_FLUSH_TIMEOUT_S; see 'store latency'",
+    ),
+    "failure_rate": ("too many rollouts failed", "agl ls; agl show latest says why"),
+    "duration_s": ("rollouts took too long", "agl show latest shows where the time goes; AGL_ALERT_DURATION_S"),
+}
+"""By name of an alert: what happened, and what helps."""
 
 
 def questions(reading: Reading, files: Sequence[Path] = ()) -> Iterator[tuple[str, list[Finding]]]:
@@ -157,19 +184,22 @@ def slow(reading: Reading, root: Path = Path("/")) -> Iterator[Finding]:
         yield Finding(FAIL, "store latency", f"{text}, more than {limit:g} s", remedy)
     else:
         yield Finding(OK, "store latency", text)
-    yield _errors(reading)
+    yield from _alerts(reading)
     yield _overhead()
     yield _pressure("processors", "cpu", root, "agl bench  (what tracing costs); lower AGL_SAMPLE_RATE")
     yield _pressure("disk waits", "io", root, "put the store on a local disk: AGL_STORE=/local/agent.db")
 
 
-def _errors(reading: Reading) -> Finding:
-    """Error rate: how many deliveries failed, as far as it was noted: alerts of the resource watch."""
-    alerts = [row for row in reading.rows if row.name == semconv.ALERT]
-    if not alerts:
-        return Finding(OK, "alerts", "the resource watch noted none in the newest rollouts")
-    text = f"{plural(len(alerts), 'alert')} of the resource watch (memory, cpu, latency, errors) in the newest rollouts"
-    return Finding(WARN, "alerts", text, f"agl show {safe(alerts[0].rollout_id)}; agl tail shows new ones")
+def _alerts(reading: Reading) -> Iterator[Finding]:
+    """Alarm rules: each figure that has passed its threshold in the newest rollouts, and what helps."""
+    if not reading.alerts:
+        yield Finding(OK, "alerts", "none was raised in the newest rollouts")
+        return
+    where = next(row.rollout_id for row in reading.rows if row.name == semconv.ALERT)
+    for name, number in sorted(reading.alerts.items()):
+        what, remedy = _ALERTS.get(name, (f"{safe(name)} passed its threshold", "agl tail shows new ones"))
+        text = f"{what}: {plural(number, 'alert')} in the newest rollouts, see agl show {safe(where)}"
+        yield Finding(WARN, f"alert: {safe(name.partition('_')[0])[:_ALERT_NAME]}", text, remedy)
 
 
 def _overhead() -> Finding:
