@@ -1,10 +1,10 @@
 """What one insert costs as a store grows to ten million spans, and what reading costs then.
 
 Fills one SQLite store with finished rollouts of 100 small spans (a model call's facts and 40 bytes of text unless
-``--text-bytes`` says otherwise, so that ten million fit on an ordinary disk; random ids, as real ones are). At each size it prints the cost of an insert through
-``write_batch`` (median and 99th percentile over the last 200 batches of 100 spans, each its own durable transaction),
-``query_spans`` of one rollout, ``query_newest_rollouts`` of 20, and ``agl ls`` as a program. The processor time beside
-the time of the clock tells what other programs on the machine add.
+``--text-bytes`` says otherwise, so that ten million fit on an ordinary disk; random ids, as real ones are). At each
+size it prints the cost of an insert through ``write_batch`` (median and 99th percentile over the last 200 batches of
+100 spans, each its own durable transaction), ``query_spans`` of one rollout, ``query_newest_rollouts`` of 20, and
+``agl ls`` as a program. The processor time beside the time of the clock tells what other programs on the machine add.
 
 Promise: ``query_spans`` under 5 ms and ``agl ls`` under 0.5 s at 1,000,000 spans; an insert that does not grow by more
 than half from 10,000 to 1,000,000.

@@ -16,7 +16,8 @@ from agentlightning.view.cost import ZERO, plus, price, times, total
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from agentlightning.view.cost import Price, PriceTable
+    from agentlightning.view.cost import Price
+    from agentlightning.view.rate import PriceTable
     from agentlightning.view.tree import Node
 
 CLASSES = ("fresh", "cache_read", "cache_write", "output", "reasoning", "request")

@@ -7,7 +7,7 @@ the sum of its calls. What cannot be priced has no amount and a reason, never 0.
 from __future__ import annotations
 
 from decimal import Context, Decimal
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from agentlightning.types.query import SpanFacts
+    from agentlightning.view.rate import PriceTable, Rates
 
 USD_PER_TOKEN_LIMIT = 1
 """More US dollars a token than this is an error of a price or of a count; the price is marked ``suspicious``."""
@@ -25,68 +26,6 @@ _EXACT = Context(prec=100)
 _ESTIMATE = Context(prec=15)
 _PER_MILLION = -6
 ZERO = Decimal(0)
-
-
-class Rate(msgspec.Struct, frozen=True, gc=False):
-    """A price in USD for one million tokens, which may depend on the size of the prompt."""
-
-    base: Decimal
-    tiers: tuple[tuple[int, Decimal], ...] = ()
-    """``(start, price)`` with rising starts. A prompt of more than ``start`` tokens pays that price for all tokens of
-    the class, not only for those above it: the way providers bill long contexts."""
-
-    def at(self, prompt_tokens: int) -> Decimal:
-        """Return the price for one million tokens in a call whose whole prompt has *prompt_tokens*."""
-        price = self.base
-        for start, tier_price in self.tiers:
-            if prompt_tokens > start:
-                price = tier_price
-        return price
-
-
-class Rates(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The prices of one model. A class without a price of its own is billed as the class that it is part of."""
-
-    provider: str
-    """Identity of the provider in the price table."""
-    model: str
-    """Identity of the model in the price table."""
-    fresh: Rate | None = None
-    cache_read: Rate | None = None
-    """None: as ``fresh``."""
-    cache_write: Rate | None = None
-    """None: as ``fresh``."""
-    output: Rate | None = None
-    reasoning: Rate | None = None
-    """None: as ``output``."""
-    request: Decimal | None = None
-    """USD for one call, whatever its size."""
-    note: str = ""
-    """How the model was matched, where that is not obvious."""
-
-
-class PriceTable(Protocol):
-    """A source of prices; thread-safe, works without a network."""
-
-    @property
-    def name(self) -> str:
-        """What the table is called in a bill, for example ``genai-prices``."""
-        ...
-
-    @property
-    def version(self) -> str:
-        """Release or date of the table."""
-        ...
-
-    def rates(self, provider: str | None, model: str, at_ns: int) -> Rates | str:
-        """Return the prices of *model* at *provider* (a name of ``view.facts``) at a time, or why there are none.
-
-        Args:
-            provider: Name as in ``SpanFacts.provider``; None looks by the name of the model alone.
-            model: Name as in ``SpanFacts.model``.
-            at_ns: Start of the call, nanoseconds since 1970.
-        """
-        ...
 
 
 class Amount(msgspec.Struct, frozen=True, gc=False):

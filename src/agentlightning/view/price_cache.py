@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from agentlightning.view.cost import Rates
+from agentlightning.view.rate import Rates
 
 if TYPE_CHECKING:
     from agentlightning.view.prices import BundledPrices

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from agentlightning.errors import SettingError
-from agentlightning.view.cost import Rate, Rates
 from agentlightning.view.facts import provider_name
+from agentlightning.view.rate import Rate, Rates
 
 if TYPE_CHECKING:
     from genai_prices.types import PriceCalculation

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from agentlightning.errors import SettingError
 from agentlightning.types.query import SpanFacts
-from agentlightning.view.cost import Rate, Rates, price, total
+from agentlightning.view.cost import price, total
 from agentlightning.view.prices import JsonPrices, bundled_prices
+from agentlightning.view.rate import Rate, Rates
 
 if TYPE_CHECKING:
     from pathlib import Path
