@@ -20,11 +20,8 @@ demo: $(UV)
 	@$(UV) sync --quiet --locked --inexact --no-default-groups --group traced
 	@$(BIN)/python -m agentlightning.testing.demo
 
-# What fails beside other tests runs once more alone: a machine may be too busy for a test that starts programs.
-# The closing line of pytest stays the last line.
 test: lint types
-	@$(BIN)/pytest -n auto --cov --cov-report=term || \
-		{ echo 'once more, alone:'; $(BIN)/pytest --last-failed --last-failed-no-failures none; }
+	@$(BIN)/pytest -n auto --cov --cov-report=term
 
 # Each environment gets one result line; `make matrix ENV="openai-1 python-3.10"` runs only these.
 matrix: $(UV)
