@@ -25,7 +25,7 @@ from agentlightning.types.record import EventRecord, SpanRecord
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agentlightning.pipeline.export import Health
+    from agentlightning.pipeline.lane import Health
 
 log = logging.getLogger("agentlightning.pipeline")
 

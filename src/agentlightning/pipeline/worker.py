@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from agentlightning import semconv, settings
 from agentlightning._internal.guard import failures, guard
 from agentlightning.pipeline import stage
-from agentlightning.pipeline.export import Exporter, Health
+from agentlightning.pipeline.export import Exporter
+from agentlightning.pipeline.lane import Health
 from agentlightning.pipeline.queue import EndedSpan, Flush, OpenSpan, Wake
 from agentlightning.pipeline.receipt import DROPPED, drop, settle
 from agentlightning.pipeline.sampling import policy

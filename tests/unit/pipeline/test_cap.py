@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from agentlightning import settings
+from agentlightning._internal.guard import failures
 from agentlightning.errors import StoreUnavailableError
+from agentlightning.pipeline import lane as lane_module
 from agentlightning.pipeline import segment
-from agentlightning.pipeline.export import Lane
+from agentlightning.pipeline.lane import Lane
 from agentlightning.pipeline.ledger import Account, Ledger, read_accounts
 from agentlightning.pipeline.replay import Replayer
 from agentlightning.pipeline.sampling import ALWAYS
-from agentlightning.pipeline.spill import Spill
+from agentlightning.pipeline.spill import Spill, spill_folders
 from agentlightning.semconv import SpanNames
 from agentlightning.testing import RecordingStore
-from agentlightning.types.record import AttemptEnd, RolloutStart, SpanRecord, WriteBatch
+from agentlightning.types.record import AttemptEnd, ResourceRecord, RolloutStart, SpanRecord, WriteBatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -136,12 +144,12 @@ def test_of_rewards_alone_the_oldest_go(spill: Spill, ledger: Ledger, make: Make
 
 def test_the_number_of_files_stays_bounded(spill: Spill, ledger: Ledger, make_record: MakeRecord) -> None:
     """What is left of many segments lies in few files, however much went through."""
-    for _ in range(150):
+    for _ in range(60):
         big = make_record(attributes={"x": "y" * 50_000})
         put(spill, ledger, [big, make_record(name=REWARD)])
         assert len(spill.folders[0].segments()) <= 10
     store = replay(spill, ledger)
-    assert sum(span.name == REWARD for span in store.spans) == 150
+    assert sum(span.name == REWARD for span in store.spans) == 60
     check(ledger, store)
 
 
@@ -229,6 +237,81 @@ def test_segments_of_a_process_that_is_gone_are_thinned_out_too(
     found = read_accounts(other.path.parent)[0]
     assert (found.stored, found.lost, found.waiting) == (1, {"disk_full": 50}, 0)
     assert ledger.account().waiting == 0
+
+
+_counters, _ids = itertools.count(1), itertools.count(1)
+_RESOURCE = ResourceRecord({"service.name": "test"})
+
+
+def _record(name: str, text: str) -> SpanRecord:
+    return SpanRecord(
+        rollout_id="ro-1", attempt_id="at-1", counter=0, trace_id=f"{1:032x}", span_id=f"{next(_ids):016x}", name=name,
+        start_ns=1_000, end_ns=2_000, attributes={"x": text}, resource=_RESOURCE,
+    )  # fmt: skip
+
+
+class Schedules(RuleBasedStateMachine):
+    """Spans and rewards, a store that fails now and then, and a spill that is always too small, in any order."""
+
+    def __init__(self) -> None:
+        """Begin with an empty store."""
+        super().__init__()
+        self.before = (lane_module.FIRST_PAUSE_S, lane_module.GRACE_S, failures.loud)
+        lane_module.FIRST_PAUSE_S, lane_module.GRACE_S, failures.loud = 0.0, -1.0, False
+        settings.configure(spill_bytes=CAP)
+        self.folder = Path(tempfile.mkdtemp())
+        self.ledger = Ledger(None)
+        self.store = RecordingStore(url=f"sqlite:///{self.folder}/x.db")
+        self.lane = Lane(self.store, self.ledger)
+        self.precious: list[str] = []
+
+    @rule(ordinary=st.integers(0, 40), place=st.integers(0, 40), relieve=st.booleans())
+    def put(self, ordinary: int, place: int, *, relieve: bool) -> None:
+        """End some spans, with a reward among them."""
+        spans = [_record("work", "y" * 6_000) for _ in range(ordinary)]
+        reward = _record(REWARD, "")
+        spans.insert(min(place, ordinary), reward)
+        for span in spans:
+            span.counter = next(_counters)
+        self.precious.append(reward.span_id)
+        self.ledger.produced[0] += len(spans)
+        self.lane.put(WriteBatch(spans=spans), relieve=relieve)
+
+    @rule(failing=st.sampled_from([0, 0, 1, 3, 1_000]))
+    def deliver(self, failing: int) -> None:
+        """Let the worker do one step; the store fails the next few times."""
+        self.store.failures_left = failing
+        self.lane.deliver(patient=False)
+
+    @invariant()
+    def adds_up(self) -> None:
+        """Nothing is counted twice, the cap holds, and what is stored is stored in order."""
+        account = self.ledger.account()
+        assert account.produced == account.stored + account.duplicate + account.waiting + account.total_lost
+        assert set(account.lost) <= {"disk_full"}
+        counters = list(dict.fromkeys(span.counter for span in self.store.spans))
+        assert counters == sorted(counters)
+        assert len(counters) == account.stored
+        assert spill_folders(self.store.url or "")[0].used_bytes() <= CAP
+
+    def teardown(self) -> None:
+        """With everything well again nothing waits, and every reward is there."""
+        try:
+            self.store.failures_left = 0
+            for _ in range(50):
+                self.lane.deliver(patient=False)
+            assert not self.lane.is_waiting
+            self.adds_up()
+            assert self.ledger.account().waiting == 0
+            stored = dict.fromkeys(span.span_id for span in self.store.spans if span.name == REWARD)
+            assert list(stored) == self.precious
+        finally:
+            lane_module.FIRST_PAUSE_S, lane_module.GRACE_S, failures.loud = self.before
+            shutil.rmtree(self.folder)
+
+
+TestSchedules = Schedules.TestCase
+TestSchedules.settings = hypothesis_settings(max_examples=15, stateful_step_count=30, deadline=None)
 
 
 def test_at_the_end_of_the_process_a_full_disk_takes_the_rewards(

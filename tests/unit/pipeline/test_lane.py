@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 import pytest
 
 from agentlightning.errors import StoreUnavailableError
-from agentlightning.pipeline import export, replay
-from agentlightning.pipeline.export import Lane
+from agentlightning.pipeline import lane as lane_module
+from agentlightning.pipeline import replay
+from agentlightning.pipeline.cap import Cap
+from agentlightning.pipeline.lane import Lane
 from agentlightning.pipeline.ledger import Account, Ledger
 from agentlightning.pipeline.segment import open_segment
 from agentlightning.pipeline.spill import PARCEL_RECORDS, Spill, spill_folders
@@ -144,7 +147,7 @@ def test_the_last_of_a_replay_does_not_wait_for_more(
 ) -> None:
     """A replay whose slice is over before its last two records goes on at the next look, not after the interval."""
     monkeypatch.setenv("AGL_FLUSH_INTERVAL", "3600")
-    monkeypatch.setattr(export, "_REPLAY_SLICE_S", 0.0)
+    monkeypatch.setattr(lane_module, "_REPLAY_SLICE_S", 0.0)
     spans = [make_record() for _ in range(PARCEL_RECORDS + 2)]
     store.is_away = True
     put(lane, ledger, spans[:1])
@@ -173,6 +176,49 @@ def test_the_end_of_the_process_leaves_segments_that_others_replay(
         other.deliver(patient=False)
     assert {span.span_id for span in store.spans} >= {span.span_id for span in (*spans, more)}
     assert ledger.account() == Account(produced=52, stored=52)
+
+
+def test_what_others_left_is_replayed_to_its_end(
+    lane: Lane, store: Remote, ledger: Ledger, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replay of many segments goes on over its slices, also when nothing of this process waits; no flush waits."""
+    monkeypatch.setattr(lane_module, "_REPLAY_SLICE_S", 0.0)
+    monkeypatch.setattr(lane_module, "_LOOK_AROUND_S", 0.0)
+    left: list[SpanRecord] = []
+    for _ in range(5):
+        earlier = Lane(store, ledger)
+        spans = [make_record() for _ in range(20)]
+        put(earlier, ledger, spans)
+        earlier.rescue()
+        left += spans
+    mine = make_record()
+    put(lane, ledger, [mine])
+    for _ in range(3):
+        lane.deliver(patient=False)
+    assert lane.is_busy
+    assert not lane.is_waiting
+    while lane.is_busy:
+        lane.deliver(patient=False, now=False)
+    assert [span.span_id for span in store.spans if span.counter != mine.counter] == [span.span_id for span in left]
+    assert not on_disk()
+
+
+def test_what_the_disk_could_not_take_goes_there_as_soon_as_it_can(
+    lane: Lane, store: Remote, ledger: Ledger, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Spans that wait in memory because the disk was full are on it at the next step, without a span behind them."""
+    monkeypatch.setattr(lane_module, "FIRST_PAUSE_S", 0.0)
+    store.is_away = True
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Cap, "make_room", full)
+        put(lane, ledger, spans := [make_record() for _ in range(10)])
+        assert not on_disk()
+    lane.deliver(patient=True)
+    assert on_disk() == [span.span_id for span in spans]
 
 
 def test_a_child_leaves_the_files_to_its_parent(

@@ -11,7 +11,7 @@ import pytest
 from agentlightning import add_alert_listener, configure, remove_alert_listener
 from agentlightning._internal.guard import failures
 from agentlightning.pipeline import sampling
-from agentlightning.pipeline.export import Health
+from agentlightning.pipeline.lane import Health
 from agentlightning.pipeline.watch import Actions, Meters, ResourceAlert, Watch
 
 if TYPE_CHECKING:

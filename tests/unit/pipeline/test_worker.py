@@ -20,7 +20,8 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 
 from agentlightning._internal.guard import failures
 from agentlightning.errors import StoreCorruptError, StoreFullError, StoreUnavailableError
-from agentlightning.pipeline import export, spill, worker
+from agentlightning.pipeline import lane, worker
+from agentlightning.pipeline.cap import Cap
 from agentlightning.pipeline.ledger import Account, Ledger
 from agentlightning.pipeline.open_spans import OpenSpans
 from agentlightning.pipeline.prepare import Preparer
@@ -31,6 +32,7 @@ from agentlightning.testing import RecordingStore
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from agentlightning.pipeline.segment import SpillFolder
     from agentlightning.types.record import WriteBatch, WriteResult
 
 tracer = TracerProvider().get_tracer("test")
@@ -72,8 +74,8 @@ class Parts:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Try a store again at once, and use the disk at once."""
-    monkeypatch.setattr(export, "FIRST_PAUSE_S", 0.0)
-    monkeypatch.setattr(export, "GRACE_S", -1.0)
+    monkeypatch.setattr(lane, "FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(lane, "GRACE_S", -1.0)
     monkeypatch.setattr(failures, "loud", False)
 
 
@@ -109,8 +111,8 @@ class Schedules(RuleBasedStateMachine):
     def __init__(self) -> None:
         """Begin with an empty store."""
         super().__init__()
-        self.before = (export.FIRST_PAUSE_S, export.GRACE_S, failures.loud, spill.make_room)
-        export.FIRST_PAUSE_S, export.GRACE_S, failures.loud = 0.0, -1.0, False
+        self.before = (lane.FIRST_PAUSE_S, lane.GRACE_S, failures.loud, Cap.make_room)
+        lane.FIRST_PAUSE_S, lane.GRACE_S, failures.loud = 0.0, -1.0, False
         self.folder = Path(tempfile.mkdtemp())
         url = f"sqlite:///{self.folder}/x.db" if self.has_disk else None
         self.store = FailingStore(url=url)
@@ -141,10 +143,11 @@ class Schedules(RuleBasedStateMachine):
     def fill_disk(self, *, full: bool) -> None:
         """Take the space of the disk away, or give it back."""
 
-        def no_room(*_args: object) -> None:
+        def no_room(self: Cap, folder: SpillFolder, wanted: int) -> None:
+            _ = self, folder, wanted
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        spill.make_room = no_room if full else self.before[3]
+        Cap.make_room = no_room if full else self.before[3]
 
     @invariant()
     def adds_up(self) -> None:
@@ -159,14 +162,14 @@ class Schedules(RuleBasedStateMachine):
     def teardown(self) -> None:
         """With everything well again, all that was produced is stored, in order."""
         try:
-            spill.make_room = self.before[3]
+            Cap.make_room = self.before[3]
             self.store.planned = []
             self.parts.drain()
             account = self.parts.ledger.account()
             assert account == Account(account.produced, account.produced)
             assert self.parts.counters() == list(range(1, account.produced + 1))
         finally:
-            export.FIRST_PAUSE_S, export.GRACE_S, failures.loud, spill.make_room = self.before
+            lane.FIRST_PAUSE_S, lane.GRACE_S, failures.loud, Cap.make_room = self.before
             shutil.rmtree(self.folder)
 
 
@@ -198,7 +201,7 @@ def test_a_failing_store_is_not_asked_at_every_tick(monkeypatch: pytest.MonkeyPa
     """The pause doubles from 0.1 s to at most 2 s; a success ends it."""
     monkeypatch.setattr(failures, "loud", False)
     now = [100.0]
-    monkeypatch.setattr(export.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(lane.time, "monotonic", lambda: now[0])
     parts = Parts(RecordingStore(failures=-1))
     parts.emit()
     calls: list[float] = []
@@ -238,7 +241,7 @@ def test_one_store_that_is_away_does_not_hold_up_another(monkeypatch: pytest.Mon
 
 def test_without_disk_the_oldest_are_lost_beyond_the_bound(monkeypatch: pytest.MonkeyPatch, impatient: None) -> None:
     """A store in memory that stays away: memory is bounded, what is lost is counted by the store's reason."""
-    monkeypatch.setattr(export, "MOST_WAITING_BYTES", 100 * 2_004)
+    monkeypatch.setattr(lane, "MOST_WAITING_BYTES", 100 * 2_004)
     parts = Parts(RecordingStore(failures=-1, error=StoreFullError("full")))
     for _ in range(30):
         parts.emit(10, text="four")
@@ -268,7 +271,7 @@ def test_a_flush_waits_for_a_store_that_has_just_failed(impatient: None) -> None
 
 def test_a_flush_does_not_wait_for_a_store_that_is_long_away(impatient: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who ends a thousand rollouts while the store is down is not kept for two seconds each time."""
-    monkeypatch.setattr(export, "GIVEN_UP_S", -1.0)
+    monkeypatch.setattr(lane, "GIVEN_UP_S", -1.0)
     parts = Parts(RecordingStore(failures=-1))
     parts.emit()
     flush = Flush()
