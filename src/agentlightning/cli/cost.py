@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 from agentlightning.cli import document
+from agentlightning.cli.choice import named_rollouts, since_option
 from agentlightning.cli.options import store_options
 from agentlightning.cli.terminal import fit, safe, show, style, width
 from agentlightning.cli.text import count, money, plural
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
 GROUPS = ("model", "rollout", "day", "agent")
 
-_UNITS_S = {"m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _NO_AGENT = "(no agent)"
 
 
@@ -44,25 +42,11 @@ class _Table(NamedTuple):
     rollouts: int
 
 
-def _since(_context: click.Context, _option: click.Parameter, text: str | None) -> float | None:
-    """Read ``30m 12h 7d 2w``, a date or a time, and return seconds since the epoch."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d{1,6})([mhdw])", text)
-    if match:
-        return time.time() - int(match[1]) * _UNITS_S[match[2]]
-    try:
-        return datetime.fromisoformat(text).astimezone().timestamp()
-    except (ValueError, OverflowError, OSError):
-        msg = f"{text!r} is no time: write 30m, 12h, 7d, 2w, or a date like 2026-11-01 or 2026-11-01T12:00"
-        raise click.BadParameter(msg) from None
-
-
 @click.command()
 @click.argument("rollouts", nargs=-1, metavar="[ROLLOUT]...")
 @store_options
 @click.option("--by", type=click.Choice(GROUPS), default="model", show_default=True, help="What gets a line.")
-@click.option("--since", callback=_since, metavar="WHEN", help="Rollouts from then on: 30m, 12h, 7d, 2w, or a date.")
+@since_option
 @click.option("--explain", is_flag=True, help="Print the arithmetic: tokens of each class times their price.")
 @click.option("--reprice", metavar="FILE", help="Compute with the price table in a JSON file too, and compare.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON document; docs/json.md says what is in it.")
@@ -113,17 +97,10 @@ async def _bill(
 
 async def _chosen(store: LightningStore, named: tuple[str, ...], since: float | None) -> list[str]:
     """Return the ids of the rollouts to bill, each once."""
-    if not named:
-        found = await store.query_rollouts(where=RolloutFilter(start_after=since, newest_first=True))
-        return [rollout.rollout_id for rollout in found]
-    waiting = [await store.find_rollout_id(text) for text in reversed(named)]
-    ids: dict[str, None] = {}
-    while waiting:
-        rollout_id = waiting.pop()
-        if rollout_id not in ids:
-            ids[rollout_id] = None
-            waiting.extend(child.rollout_id for child in await store.query_child_rollouts(rollout_id))
-    return list(ids)
+    if named:
+        return [rollout_id async for rollout_id in named_rollouts(store, named)]
+    found = await store.query_rollouts(where=RolloutFilter(start_after=since, newest_first=True))
+    return [rollout.rollout_id for rollout in found]
 
 
 def _attempts(rows: list[SpanRow]) -> list[list[SpanRow]]:

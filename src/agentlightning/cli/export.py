@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +13,10 @@ import msgspec
 
 from agentlightning.adapter.dataset.call import Selection
 from agentlightning.adapter.tree import RewardMatchPolicy
+from agentlightning.cli.choice import named_rollouts, since_option
 from agentlightning.cli.dataset import FORMATS, write
 from agentlightning.cli.options import store_options
 from agentlightning.cli.otlp import Backend, backend_options, report
-from agentlightning.cli.store import age_s
 from agentlightning.store.url import open_store
 from agentlightning.types.query import RolloutFilter
 
@@ -34,7 +33,7 @@ _PAGE = 200
 @click.command()
 @store_options
 @click.argument("rollouts", nargs=-1, metavar="[ROLLOUT]...")
-@click.option("--since", metavar="AGE", help="Only rollouts that began within it: 12h, 7d.")
+@since_option
 @click.option("--format", "form", type=click.Choice(FORMATS), help="Write a file of training data: docs/export.md.")
 @click.option("--output", "-o", metavar="FILE", help="Where to; .gz compresses. Default: standard output.")
 @click.option(
@@ -52,7 +51,7 @@ def command(  # noqa: PLR0913 - one for each option
     store: str | None,
     project: str | None,
     rollouts: tuple[str, ...],
-    since: str | None,
+    since: float | None,
     form: str | None,
     output: str | None,
     report_file: str | None,
@@ -72,10 +71,9 @@ def command(  # noqa: PLR0913 - one for each option
     if (otlp_url is None) == (form is None):
         msg = f"say where to: --format {'|'.join(FORMATS)}, or --otlp URL"
         raise click.UsageError(msg)
-    started_after = None if since is None else time.time() - age_s(since)
     opened = open_store(store, project, create=False)
     try:
-        ids = chosen(opened, rollouts, started_after, status)
+        ids = chosen(opened, rollouts, since, status)
         if otlp_url is not None:
             return asyncio.run(_to_backend(opened, ids, Backend(otlp_url, headers, ca_file)))
         selection = Selection(_pattern(agent_match), RewardMatchPolicy(reward_match), min_reward)
@@ -122,24 +120,18 @@ async def chosen(
     Raises:
         UnknownIdError: A name means none, or several.
     """
-    pending = [await store.find_rollout_id(name) for name in names]  # all of them before anything is sent
-    seen: set[str] = set()
-    while pending:
-        rollout_id = pending.pop(0)
-        if rollout_id not in seen:
-            seen.add(rollout_id)
+    if names:
+        async for rollout_id in named_rollouts(store, names):
             rollout = await store.get_rollout_by_id(rollout_id)
             is_new = rollout is not None and (started_after is None or rollout.start_time >= started_after)
             if rollout is not None and is_new and (not statuses or rollout.status in statuses):
                 yield rollout_id
-            pending += [child.rollout_id for child in await store.query_child_rollouts(rollout_id)]
+        return
     offset = 0
-    while not names:
-        where = RolloutFilter(start_after=started_after, limit=_PAGE, offset=offset)
-        page = await store.query_rollouts(where=where)
+    while page := await store.query_rollouts(
+        where=RolloutFilter(start_after=started_after, limit=_PAGE, offset=offset)
+    ):
         for rollout in page:
             if not statuses or rollout.status in statuses:
                 yield rollout.rollout_id
-        if len(page) < _PAGE:
-            return
         offset += _PAGE

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import re
 import sys
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from agentlightning.cli.choice import age_s
 from agentlightning.cli.forward import forward
 from agentlightning.cli.options import store_options
 from agentlightning.cli.otlp import Backend, backend_options, report
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from agentlightning.store.base import LightningStore
     from agentlightning.types.query import StoreStatistics
 
-_AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])\Z")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _UNITS = ("B", "KB", "MB", "GB", "TB")
 _STEP = 1000
 
@@ -243,19 +241,6 @@ def token(*, file: Path, name: str, scope: Scope, project: str | None, expires_i
     text, kept = new_token(name, scope, time.time() + age_s(expires_in) if expires_in else None, project)
     TokenFile(file).add(kept)
     click.echo(text)
-
-
-def age_s(text: str) -> float:
-    """Return the seconds in an age such as ``30d``.
-
-    Raises:
-        click.UsageError: It is none.
-    """
-    match = _AGE.match(text.strip())
-    if match is None:
-        msg = f"{text!r} is no age; write a number and s, m, h, d or w, such as 30d"
-        raise click.UsageError(msg)
-    return float(match[1]) * _SECONDS[match[2]]
 
 
 def size(count: int) -> str:
