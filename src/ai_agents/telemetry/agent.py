@@ -231,7 +231,8 @@ def telemetry_context(  # noqa: PLR0913, PLR0917 - a signature that programs use
 
 def describe(error: BaseException) -> str:
     """Return class and shortened text of an exception."""
-    return shorten(f"{type(error).__name__}: {error}", 200) or ""
+    text = str(error)
+    return shorten(f"{type(error).__name__}: {text}" if text else type(error).__name__, 200) or ""
 
 
 def _hit_limit(result: object) -> bool:

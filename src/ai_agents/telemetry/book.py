@@ -225,21 +225,29 @@ class Book:
         self.shells = len(tasks) + len(agents)
         self.archived += before - self.records
 
-    def copy(self, *, include_active: bool) -> TelemetrySession:
-        """Return the session as it is: ended tasks, with *include_active* the open ones too; the sums hold all."""
+    def copy(self, *, include_active: bool, include_unassigned: bool = False) -> TelemetrySession:
+        """Return the session as it is: ended tasks, with *include_active* the open ones too; the sums hold all.
+
+        With *include_unassigned* what belongs to no task is there as one that has ended with its last record. Calls
+        whose price is known have their cost.
+        """
         with self.lock:
             agents = list(zip(self.active_agents.values(), self._agent_tasks(), strict=True)) if include_active else []
             copies = {id(task): _copy_task(task) for task in self._all_tasks()}
             for task, record in self._floating.values():
                 _append(copies.get(id(task)) or _copy_task(task), record)
-            every = list(copies.values())  # the ended tasks come first
-            ended, still_open = every[: len(self.session.tasks)], every[len(self.session.tasks) :]
+            in_order = list(copies.values())  # the ended tasks come first
+            ended, still_open = in_order[: len(self.session.tasks)], in_order[len(self.session.tasks) :]
             for agent, task in agents:
                 copies[id(task)].agents.append(_copy_agent(agent))
             tasks, archived = [*ended, *(still_open if include_active else ())], TokenUsage()
+            if include_unassigned and self.unassigned is not None and not include_active:
+                tasks.append(_ended(still_open[-1]))
             archived.add_usage(self.session.archived_tokens)
             session = replace(self.session, tasks=tasks, archived_tokens=archived)
-        return add_up(session, [*ended, *still_open])
+        every = [*ended, *still_open]
+        fill_costs(every)
+        return add_up(session, every)
 
     def finish(self) -> TelemetrySession:
         """End the session: what is open is PARTIAL, every duration is known, the sums are right. Idempotent."""
@@ -263,6 +271,7 @@ class Book:
                 self.unassigned.end_time = max(map(aware, _ends(self.unassigned)), default=end)
                 self.unassigned = None
             self.session.end_time = end
+            fill_costs(self.session.tasks)
             return add_up(self.session, self.session.tasks)
 
     def last_task(self) -> TaskExecution:
@@ -309,6 +318,12 @@ def add_up(session: TelemetrySession, tasks: Sequence[TaskExecution]) -> Telemet
     intervals = [(aware(task.start_time), _end_of(task)) for task in tasks]
     session.total_duration = session.archived_duration + covered_seconds(intervals, session.archived_until)
     return session
+
+
+def _ended(unassigned: TaskExecution) -> TaskExecution:
+    """Return the task of what has none as it would be if there came nothing more."""
+    unassigned.end_time, unassigned.status = _end_of(unassigned), TaskStatus.COMPLETED
+    return unassigned
 
 
 def _end_of(task: TaskExecution) -> datetime:

@@ -18,7 +18,6 @@ from ai_agents.telemetry.data_store import TelemetryDataStore
 from ai_agents.telemetry.error_handler import get_error_handler, safe_telemetry_operation
 from ai_agents.telemetry.log import logger
 from ai_agents.telemetry.loose import as_number, now
-from ai_agents.telemetry.pricing import fill_costs
 from ai_agents.telemetry.session_file import encode_lines
 from ai_agents.telemetry.stream import SpanReader
 
@@ -128,14 +127,15 @@ class TelemetryManager:
     def get_session_data(self, session_id: str | None = None) -> TelemetrySession | None:
         """Return the session as it is, or one of before by its id; None if there is none or telemetry is off.
 
-        Waits until the spans that have ended are in it.
+        Waits until the spans that have ended are in it. Tasks that are open are not; what was done outside every task
+        is in a task of its own, ``_unassigned``.
         """
         result: TelemetrySession | None = None
         with safe_telemetry_operation("get_session_data"):
             if session_id is not None and session_id != self._session_id:
                 result = self._store().get_session_data(session_id)
             elif self.is_enabled() or self._collector is not None:
-                result = self._snapshot(include_active=False)
+                result = self._snapshot()
         return result
 
     def flush_data(self) -> None:
@@ -223,7 +223,6 @@ class TelemetryManager:
             if collector is not None:
                 agentlightning.flush()
                 collector.book.complete()
-                fill_costs(collector.get_session_data(include_active=True).tasks)
                 session = collector.finalize_session()
                 self._write()
         return session
@@ -339,7 +338,7 @@ class TelemetryManager:
             with safe_telemetry_operation("archive"), self._archiving:
                 _archive(collector, store)
 
-    def _snapshot(self, *, include_active: bool) -> TelemetrySession | None:
+    def _snapshot(self) -> TelemetrySession | None:
         if not self._is_shutdown:
             self.get_collector()
             agentlightning.flush()
@@ -347,9 +346,7 @@ class TelemetryManager:
         if collector is None:
             return None
         collector.book.complete()
-        everything = collector.get_session_data(include_active=True)
-        fill_costs(everything.tasks)
-        return collector.get_session_data(include_active=include_active)
+        return collector.book.copy(include_active=False, include_unassigned=True)
 
     def _to_write(self) -> TelemetrySession | None:
         """Return what belongs into the file now, None while nothing was recorded."""
@@ -359,8 +356,6 @@ class TelemetryManager:
         collector.book.complete()
         with self._archiving:
             _archive(collector, store)
-        everything = collector.get_session_data(include_active=True)
-        fill_costs(everything.tasks)
         return collector.get_session_data(include_active=True)
 
     def _write(self) -> None:

@@ -70,6 +70,26 @@ def test_no_file_without_records(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*.json"))) == 1
 
 
+def test_what_has_no_task_is_in_one_of_its_own(tmp_path: Path) -> None:
+    """A session that is read shows what was done outside every task, ended with its last record and with its cost."""
+    manager = TelemetryManager.get_instance()
+    manager.initialize({"storage_dir": str(tmp_path)})
+    collector = manager.get_collector()
+    collector.start_task("open", "d")
+    collector.end_task("open", TaskStatus.COMPLETED)
+    collector.record_llm_call(model="gpt-4o-mini", prompt_tokens=1_000_000, duration=2.0)
+    collector.start_task("running", "d")
+    session = manager.get_session_data()
+    assert session is not None
+    assert [task.task_id for task in session.tasks] == ["open", "_unassigned"]
+    alone = session.tasks[1]
+    assert alone.status is TaskStatus.COMPLETED
+    assert alone.duration is not None
+    assert session.total_tokens.cost_estimate == alone.llm_calls[0].cost_estimate == pytest.approx(0.15)
+    assert [task.task_id for task in collector.get_session_data().tasks] == ["open"]
+    assert collector.get_session_data().total_tokens.cost_estimate == pytest.approx(0.15)
+
+
 def test_open_tasks_are_in_the_file(tmp_path: Path) -> None:
     """What runs is in the file too, so that a killed process leaves it (B12)."""
     manager = manager_of(tmp_path)
@@ -248,7 +268,7 @@ def test_huge_session_of_small_tasks_is_bounded(tmp_path: Path, tasks: int) -> N
         timeout=60,
     )
     bounded, sums, records = answer.stdout.splitlines()
-    assert (bounded, sums) == ("True True", f"{10 * tasks} {tasks}"), answer.stderr
+    assert (bounded, sums) == ("True True", f"{10 * tasks} {tasks + 1}"), answer.stderr  # one for what has no task
     assert records.split()[0] == str(10 * tasks + 1)
     assert float(records.split()[1]) == pytest.approx(10 * tasks * 0.15e-6)
     store = TelemetryDataStore(tmp_path)
