@@ -54,13 +54,22 @@ INSERT INTO resources VALUES ('rs-old', 'default', 9, '{}');
 """
 
 
-async def test_a_store_of_the_first_form_keeps_everything(tmp_path: Path) -> None:
-    """A store of the previous schema is migrated in place: every row reads as before, and it can be written."""
+CHECKSUMS_SINCE = 3
+"""The schema that gave spans a checksum."""
+EARLIER = [number for number, _ in migrations()][:-1]
+
+
+@pytest.mark.parametrize("version", EARLIER)
+async def test_a_store_of_an_earlier_form_keeps_everything(tmp_path: Path, version: int) -> None:
+    """A store of every earlier schema is migrated in place: every row reads as before, and it can be written."""
     path = tmp_path / "old.db"
-    make_version(path, 1)
-    connection = sqlite3.connect(path)
-    connection.executescript(FIRST_RELEASE)
-    connection.close()
+    fill_version(path, version)
+    before = rows_of(path)
+    SqliteLightningStore(path).close()
+    after = rows_of(path)
+    for table, rows in before.items():
+        assert [{name: row[name] for name in old} for row, old in zip(after[table], rows, strict=True)] == rows
+    assert verify(path) == Verdict((), 1, 1)
     store = SqliteLightningStore(path)
     rollout = await store.get_rollout_by_id("ro-old")
     assert rollout is not None
@@ -73,13 +82,34 @@ async def test_a_store_of_the_first_form_keeps_everything(tmp_path: Path) -> Non
     store.close()
 
 
+def fill_version(path: Path, version: int) -> None:
+    """Make a store as the release with schema *version* did, with rows; a new column of a table is empty."""
+    make_version(path, version)
+    connection = sqlite3.connect(path)
+    script = FIRST_RELEASE
+    if version >= CHECKSUMS_SINCE:
+        script = script.replace("'{\"x\":[1,2]}', NULL)", "'{\"x\":[1,2]}', NULL, NULL)")
+    connection.executescript(script)
+    connection.close()
+
+
+def rows_of(path: Path) -> dict[str, list[dict[str, object]]]:
+    """Return every row of every table, by column."""
+    connection = sqlite3.connect(path)
+    connection.row_factory = sqlite3.Row
+    tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
+    found = {
+        name: [dict(row) for row in connection.execute(f"SELECT * FROM {name} ORDER BY rowid")]
+        for (name,) in tables.fetchall()
+    }
+    connection.close()
+    return found
+
+
 async def test_old_rows_need_no_checksum(tmp_path: Path) -> None:
     """Rows of the schema before checksums pass a check, before and after the migration; new rows get one."""
     path = tmp_path / "old.db"
-    make_version(path, 2)
-    connection = sqlite3.connect(path)
-    connection.executescript(FIRST_RELEASE)
-    connection.close()
+    fill_version(path, 2)
     assert verify(path) == Verdict((), 1, 1)
     store = SqliteLightningStore(path)
     store.write_batch(WriteBatch(spans=[record_of("ro-old", "at-old", 2)]))
@@ -105,10 +135,7 @@ store.close()
 def test_many_processes_may_migrate_at_once(tmp_path: Path, version: int) -> None:
     """When several processes open a store of an older release at the same moment, one migrates, and all go on."""
     path = tmp_path / "old.db"
-    make_version(path, version)
-    connection = sqlite3.connect(path)
-    connection.executescript(FIRST_RELEASE)
-    connection.close()
+    fill_version(path, version)
     command = [sys.executable, "-c", _OPENER, str(path)]
     openers = [subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(3)]
     for opener in openers:
