@@ -305,7 +305,7 @@ class Lane:
             self._ledger.settle("duplicate", duplicate)
             settle(batch.spans, STORED)
             self._note_sent(stored + duplicate)
-            if self._sent_at > deadline:
+            if self._sent_at > deadline and self._has_spilled:
                 return True
         # What other processes left for this store is looked for now and then.
         return not self._has_spilled and time.monotonic() - self._looked_at < _LOOK_AROUND_S
