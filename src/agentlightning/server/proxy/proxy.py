@@ -87,7 +87,9 @@ class LLMProxy:
         self._url = base_url(self._options, listener.getsockname()[1])
         self._sink = SpanSink(self.store, self._ledger_folder)
         relay = Relay(Pool(self.backends), self._sink, self._rules, create_app(self.store, self._rules))
-        server = uvicorn.Server(make_config(relay, self._options))
+        config = make_config(relay, self._options)
+        config.proxy_headers = False  # a layer less for each call
+        server = uvicorn.Server(config)
         thread = threading.Thread(
             target=_serve, args=(server, relay, listener), name="agentlightning-proxy", daemon=True
         )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
-from typing import TYPE_CHECKING, cast
+from collections import deque
+from typing import TYPE_CHECKING
 
 from agentlightning import semconv
 from agentlightning._internal.guard import guard
-from agentlightning._internal.ids import implicit_ids, new_span_id, new_trace_id, process_key
+from agentlightning._internal.ids import implicit_ids, new_span_id, new_trace_id
 from agentlightning.instrumentation.model_call import (
     FIRST_ERROR,
     FIRST_TOKEN,
@@ -20,6 +22,8 @@ from agentlightning.types.record import EventRecord, ResourceRecord, SpanRecord
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from agentlightning.types.record import AttributeMap
+
 SCOPE = "agentlightning.server.proxy"
 NAMES = {path: name for path, name in _ALL_NAMES.items() if path.startswith("/")}
 """Paths below ``/v1`` that call a model, and the names of their spans."""
@@ -28,10 +32,19 @@ _RESOURCE = ResourceRecord({"service.name": "agentlightning-proxy"})
 
 
 class RecordedCall:
-    """Gathers what passes; raises nothing. One task at a time."""
+    """Gathers what passes; raises nothing.
 
-    def __init__(self, path: str, body: Mapping[str, object], ids: tuple[str, str] | None, traceparent: str) -> None:
-        """Begin a call of *path* with *body*; it belongs to the rollout and attempt *ids*, or to none that is known."""
+    The event loop notes (``tried``, ``began``, ``passed``, ``ended``), and the thread of the sink makes the span of it
+    (``question``, ``answer``): what passes is not kept waiting by what is made of it.
+    """
+
+    def __init__(
+        self, path: str, body: Mapping[str, object], ids: tuple[str, str] | None, traceparent: str, process: str
+    ) -> None:
+        """Begin a call of *path* with *body*, passed on by *process*.
+
+        It belongs to the rollout and attempt *ids*, or to none that is known.
+        """
         trace_id, parent_id = _context(traceparent)
         rollout_id, attempt_id = ids or implicit_ids(trace_id)
         self.record = SpanRecord(
@@ -46,20 +59,29 @@ class RecordedCall:
             start_ns=time.time_ns(),
             resource=_RESOURCE,
             scope_name=SCOPE,
-            process=process_key(),
+            process=process,
         )
-        self._call = ModelCall(path)
-        self._body = body
-
-    def describe(self) -> None:
-        """Write down what was asked; there is time for it while the backend works."""
-        with guard("proxy.request"):
-            self.record.attributes.update(self._call.asked(self._body))
-
-    @property
-    def is_stream(self) -> bool:
+        """Belongs to the sink; the loop only adds events, and never after the end."""
+        self.is_stream = False
         """Whether the answer comes in server-sent events."""
-        return self._call.is_stream
+        self.has_ended = False
+        self.asked: AttributeMap | None = None
+        """What was asked, redacted; the sink's."""
+        self._call = ModelCall(path)
+        self._body: Mapping[str, object] | None = body
+        self._head: tuple[str, int, str, str] | None = None
+        """The backend; status, type and encoding of its answer."""
+        self._has_begun = False
+        self._parts: deque[bytes] = deque()
+        """What the sink has not looked at; filled by the loop, emptied by the sink."""
+        self._part_bytes, self._look_at = 0, _LOOK_BYTES
+        self._end = b"\n"
+        """The last bytes of the stream so far: what says that it is over may come in two parts."""
+        self._problem = ""
+        self._is_gone = False
+        self._end_ns = 0
+
+    # What the event loop calls.
 
     def tried(self, endpoint: str, problem: str) -> None:
         """Note a backend that gave no answer, or one that was not taken."""
@@ -68,47 +90,93 @@ class RecordedCall:
 
     def began(self, endpoint: str, status: int, headers: Mapping[str, str]) -> None:
         """Note the beginning of the answer that the program gets."""
-        self.record.attributes["server.address"] = endpoint
-        self.record.attributes["http.response.status_code"] = status
-        self._call.began(status, headers.get("content-type", ""), headers.get("content-encoding", ""))
+        content_type = headers.get("content-type", "")
+        self.is_stream = content_type.startswith("text/event-stream")
+        self._head = (endpoint, status, content_type, headers.get("content-encoding", ""))
 
-    def passed(self, chunk: bytes) -> None:
-        """Look at a part of the answer."""
-        if self.is_stream and (not self.record.events or self.record.events[-1].name != FIRST_TOKEN):
+    def split(self, held: bytes, part: bytes) -> tuple[bytes, bytes]:
+        """Return what is passed on now and what waits until the span is durable, of what waits already and *part*."""
+        if not self.is_stream:
+            return held, part
+        if held:
+            return b"", held + part
+        seen = self._end + part
+        found = _OVER.search(seen)
+        place = len(part) if found is None else max(0, found.start() + 1 - len(self._end))
+        self._end = seen[-_LONGEST_END:]
+        return part[:place], part[place:]
+
+    def passed(self, part: bytes) -> bool:
+        """Take a part of the answer; tell whether there is so much of a stream that it is time for a look."""
+        if self.is_stream and not self._part_bytes:
             self.record.events.append(EventRecord(FIRST_TOKEN, time.time_ns()))
-        with guard("proxy.chunk"):
-            self._call.passed(chunk)
+        self._part_bytes += len(part)
+        if self.is_stream or self._part_bytes <= _MOST_KEPT_BYTES:
+            self._parts.append(part)
+        if not self.is_stream or self._part_bytes < self._look_at:
+            return False
+        self._look_at = self._part_bytes + _LOOK_BYTES
+        return True
 
-    def is_last(self, chunk: bytes) -> bool:
-        """Whether the program may take *chunk* for the end of a stream: it waits until the span is durable."""
-        return self.is_stream and any(mark in chunk for mark in _LAST)
+    def ended(self, problem: str = "", *, gone: bool = False) -> None:
+        """Note the end: with *problem* when there was no whole answer, or *gone* when the program left."""
+        self._problem = problem[:MAX_ERROR_CHARS]
+        self._is_gone = gone
+        self._end_ns = max(time.time_ns(), self.record.start_ns)
+        self.has_ended = True
 
-    def ended(self, problem: str = "", *, gone: bool = False) -> SpanRecord:
-        """Return the span: with *problem* when there was no whole answer, or *gone* when the program left."""
+    # What the sink calls.
+
+    def question(self) -> SpanRecord | None:
+        """Return the span with what was asked as its attributes; None when that was done before."""
+        body, self._body = self._body, None
+        if body is None:
+            return None
+        with guard("proxy.request"):
+            self.record.attributes = dict(self._call.asked(body))
+        return self.record
+
+    def look(self) -> None:
+        """Read what has passed so far."""
+        if self._head is not None and not self._has_begun:
+            self._has_begun = True
+            self._call.began(*self._head[1:])
+        parts = b"".join([self._parts.popleft() for _ in range(len(self._parts))])
+        if parts:
+            with guard("proxy.chunk"):
+                self._call.passed(parts)
+
+    def answer(self) -> SpanRecord:
+        """Return the span with what was answered as its attributes, in place of what was asked; after its end."""
         record = self.record
-        status = cast("int", record.attributes.get("http.response.status_code", 0))
+        record.attributes = {}
+        self.look()
+        status = 0
+        if self._head is not None:
+            endpoint, status = self._head[:2]
+            record.attributes = {"server.address": endpoint, "http.response.status_code": status}
+        problem = self._problem
         record.status_code = "OK" if not problem and status < FIRST_ERROR else "ERROR"
-        if problem:
-            record.status_description = problem[:MAX_ERROR_CHARS]
+        record.status_description = problem or None
         with guard("proxy.answer"):
-            self._write_answer()
+            attributes, error = self._call.answered()
+            record.attributes.update(attributes)
+            if error:
+                record.status_code = "ERROR"
+                record.status_description = problem or error
         if self.is_stream and not self._call.is_complete:
-            record.attributes[semconv.STREAM_STATE] = "closed_early" if gone else "failed"
-        record.end_ns = max(time.time_ns(), record.start_ns)
+            record.attributes[semconv.STREAM_STATE] = "closed_early" if self._is_gone else "failed"
+        record.end_ns = self._end_ns
         return record
 
-    def _write_answer(self) -> None:
-        attributes, error = self._call.answered()
-        self.record.attributes.update(attributes)
-        if error:
-            self.record.status_code = "ERROR"
-            self.record.status_description = self.record.status_description or error
 
-
-_LAST = (
-    b"data: [DONE]", b"event: response.completed", b"event: response.failed", b"event: response.incomplete",
-    b"event: message_stop",
-)  # fmt: skip
+_OVER = re.compile(rb"\n(?:data: ?\[DONE\]|event: ?(?:response\.(?:completed|failed|incomplete)|message_stop))")
+"""What programs take for the end of a stream; no line of JSON begins so."""
+_LONGEST_END = 32
+_LOOK_BYTES = 2**14
+"""So much of a stream is looked at together, some tens of events, and at most that much when it is over."""
+_MOST_KEPT_BYTES = 64 * 2**20
+"""Of a longer answer that is no stream the beginning is recorded."""
 
 
 def _context(traceparent: str) -> tuple[str, str | None]:

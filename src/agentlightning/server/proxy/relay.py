@@ -11,14 +11,17 @@ import contextlib
 import json
 import re
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import unquote
 
+from agentlightning._internal.ids import process_key
+from agentlightning.server.connection import CONNECTION
 from agentlightning.server.proxy.record import NAMES, RecordedCall
+from agentlightning.server.proxy.sink import resolve
 from agentlightning.server.proxy.upstream import Answer, Outgoing, Upstream
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from agentlightning.server.access import AccessRules
+    from agentlightning.server.connection import PatientProtocol
     from agentlightning.server.gate import App, Receive, Scope, Send
     from agentlightning.server.proxy.backend import Backend, Pool
     from agentlightning.server.proxy.sink import SpanSink
@@ -30,10 +33,10 @@ _OWN = (
 )  # fmt: skip
 """First parts of paths that are a model server's; all others without a rollout are the store's."""
 _HOP = frozenset(
-    ("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
-     "transfer-encoding", "upgrade", "host", "content-length", "accept-encoding")
+    (b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te",
+     b"trailer", b"transfer-encoding", b"upgrade", b"host", b"content-length", b"accept-encoding")
 )  # fmt: skip
-_HOP_BACK = _HOP - {"content-length"}
+_HOP_BACK = _HOP - {b"content-length"}
 _TRY_NEXT = frozenset({502, 503, 504})
 _MAX_BODY_BYTES = 256 * 2**20
 _PROBE_TIMEOUT_S = 2.0
@@ -51,12 +54,13 @@ class Relay:
         self._rules = rules
         self._behind = behind
         self._upstream = Upstream()
+        self._process = process_key()
         self._has_token_ids: dict[str, bool] = {}
-        self._writing: set[asyncio.Future[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        match = _PATH.fullmatch(scope["path"]) if scope["type"] == "http" else None
+        # The path as it was sent: what is escaped in it stays so.
+        match = _PATH.fullmatch(scope["raw_path"].decode("latin-1")) if scope["type"] == "http" else None
         if match is None or (match[4] is not None and not match[4][1:].startswith(_OWN)):
             await self._behind(scope, receive, send)
             return
@@ -65,28 +69,35 @@ class Relay:
         if refusal is not None:
             await _reply(send, refusal.status, refusal.reason, "refused")
             return
-        ids = (match[1], match[2]) if match[1] else None
+        ids = (unquote(match[1]), unquote(match[2])) if match[1] else None
         body = await _read(receive)
         if body is None:
-            await _reply(send, 413, "the request is too large", "refused")
+            await _reply(send, 413, "the request is too large, or was not sent to its end", "refused")
             return
-        await self._serve(_Request(scope, headers, match[3] or match[4], ids, body), receive, send)
+        await self._serve(_Request(scope, headers.get("traceparent", ""), match[3] or match[4], ids, body), send)
 
-    async def _serve(self, request: _Request, receive: Receive, send: Send) -> None:
+    async def _serve(self, request: _Request, send: Send) -> None:
         call = None
-        if request.method == "POST" and request.path in NAMES and request.fields is not None:
-            call = RecordedCall(request.path, request.fields, request.ids, request.headers.get("traceparent", ""))
-        gone = asyncio.ensure_future(_until_gone(receive))
-        work = asyncio.ensure_future(self._relay(request, call, send))
-        try:
-            await asyncio.wait({gone, work}, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():  # nobody is there to take the answer: the backend may stop
+        if request.method == b"POST" and request.path in NAMES and request.fields is not None:
+            call = RecordedCall(request.path, request.fields, request.ids, request.traceparent, self._process)
+        work = asyncio.current_task()
+        has_left = False
+
+        def leave() -> None:  # nobody is there to take the answer: the backend may stop
+            nonlocal has_left
+            has_left = True
+            if work is not None:
                 work.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await work
+
+        request.connection.tell_when_lost(leave)
+        try:
+            await self._relay(request, call, send)
+        except asyncio.CancelledError:
+            if not has_left:
+                raise
         finally:
-            gone.cancel()
-        if call is not None and call.record.end_ns is None:
+            request.connection.tell_when_lost(None)
+        if call is not None and not call.has_ended:
             await self._keep(call, "the program left before the answer was complete", gone=True)
 
     async def _relay(self, request: _Request, call: RecordedCall | None, send: Send) -> None:
@@ -94,39 +105,49 @@ class Relay:
         candidates = self._pool.candidates(request.path, (request.fields or {}).get("model"))
         for place, backend in enumerate(candidates):
             is_last = place == len(candidates) - 1
-            asking = asyncio.ensure_future(self._ask(backend, request))
-            await asyncio.sleep(0)  # the request is on its way
-            if call is not None and place == 0:
-                call.describe()
             try:
-                answer = await asking
+                answer = await self._ask(backend, request, call)
             except OSError as error:
                 problem = f"{backend.endpoint} cannot be reached: {type(error).__name__}: {error}"
                 if call is not None and not is_last:
                     call.tried(backend.endpoint, problem)
                 continue
-            if answer.status in _TRY_NEXT and not is_last:
-                if call is not None:
-                    call.tried(backend.endpoint, f"status {answer.status}")
+            try:
+                if is_last or answer.status not in _TRY_NEXT:
+                    await self._pass_on(backend, answer, call, request.connection, send)
+                    return
+            finally:
                 answer.close()
-                continue
-            await self._pass_on(backend, answer, call, send)
-            return
+            if call is not None:
+                call.tried(backend.endpoint, f"status {answer.status}")
         if call is not None:
             await self._keep(call, problem)
         await _reply(send, 502, problem, "backend_unreachable")
 
-    async def _ask(self, backend: Backend, request: _Request) -> Answer:
-        headers = {name: value for name, value in request.headers.items() if name not in _HOP}
-        headers["accept-encoding"] = "identity"
+    async def _ask(self, backend: Backend, request: _Request, call: RecordedCall | None) -> Answer:
+        """Send *request* and return when the head of the answer is there."""
+        answer = await self._upstream.send(await self._outgoing(backend, request))
+        try:
+            if call is not None:
+                self._sink.look(call)  # there is time for it now
+            await answer.head()
+        except BaseException:
+            answer.close()
+            raise
+        return answer
+
+    async def _outgoing(self, backend: Backend, request: _Request) -> Outgoing:
+        headers = [pair for pair in request.headers if pair[0] not in _HOP]
         if backend.api_key is not None:
-            headers |= {"x-api-key": backend.api_key} if backend.anthropic else {}
-            headers |= {} if backend.anthropic else {"authorization": f"Bearer {backend.api_key}"}
+            key = backend.api_key.encode()
+            own = (b"x-api-key", key) if backend.anthropic else (b"authorization", b"Bearer " + key)
+            headers = [*(pair for pair in headers if pair[0] != own[0]), own]
+        headers.append((b"accept-encoding", b"identity"))
         content = request.body
         if request.path in {"/chat/completions", "/completions"} and await self._knows_token_ids(backend):
             content = _asking_for_tokens(request)
         url = backend.url(request.path) + (f"?{request.query}" if request.query else "")
-        return await self._upstream.send(Outgoing(request.method, url, headers, content))
+        return Outgoing(request.method, url, headers, content)
 
     async def _knows_token_ids(self, backend: Backend) -> bool:
         """Tell whether *backend* understands ``return_token_ids``; a server that is not asked again says it once."""
@@ -142,52 +163,65 @@ class Relay:
         return known
 
     async def _models(self, backend: Backend) -> list[Any]:
-        key = {"authorization": f"Bearer {backend.api_key}"} if backend.api_key else {}
-        answer = await self._upstream.send(Outgoing("GET", backend.url("/models"), key, b""))
+        key = [(b"authorization", b"Bearer " + backend.api_key.encode())] if backend.api_key else []
+        answer = await self._upstream.send(Outgoing(b"GET", backend.url("/models"), key, b""))
         try:
+            await answer.head()
             return json.loads(await answer.read())["data"]
         finally:
             answer.close()
 
-    async def _pass_on(self, backend: Backend, answer: Answer, call: RecordedCall | None, send: Send) -> None:
-        headers = [pair for pair in answer.raw_headers if pair[0].lower().decode("latin-1") not in _HOP_BACK]
-        if call is not None:
-            call.began(backend.endpoint, answer.status, answer.headers)
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    async def _pass_on(
+        self, backend: Backend, answer: Answer, call: RecordedCall | None, connection: PatientProtocol, send: Send
+    ) -> None:
+        headers = [pair for pair in answer.raw_headers if pair[0].lower() not in _HOP_BACK]
+        head = {"type": "http.response.start", "status": answer.status, "headers": headers}
+        if call is None:
+            await send(head)
+            while part := await answer.next():
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
+        call.began(backend.endpoint, answer.status, answer.headers)
+        has_begun = call.is_stream
+        if has_begun:
+            await send(head)
         held = b""
         problem = ""
         try:
-            async for chunk in answer.chunks():
-                if call is None:
-                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                    continue
-                # The last part of a plain answer, and of a stream the part that says that it is over, wait for the
-                # span; everything else goes on at once.
-                if held or not call.is_stream or call.is_last(chunk):
-                    if held and not call.is_stream:
-                        await send({"type": "http.response.body", "body": held, "more_body": True})
-                        held = b""
-                    held += chunk
-                else:
-                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                call.passed(chunk)
+            while part := await answer.next():
+                # The end of a plain answer, and of a stream what says that it is over, wait for the span; everything
+                # else goes on at once, before it is looked at.
+                now, held = call.split(held, part)
+                if now and not has_begun:
+                    await send(head)
+                    has_begun = True
+                if now:
+                    await send({"type": "http.response.body", "body": now, "more_body": True})
+                if call.passed(part):
+                    self._sink.look(call)
         except OSError as error:
             problem = f"{backend.endpoint} broke off: {type(error).__name__}: {error}"
-        finally:
-            answer.close()
-        if call is not None:
-            await self._keep(call, problem)
+        await self._keep(call, problem)
+        with connection.together():
+            if not has_begun:
+                await send(head)
+            await send({"type": "http.response.body", "body": held, "more_body": bool(problem)})
         if problem:
             # The program must see a broken answer too, and not one that looks complete.
             raise ConnectionError(problem)
-        await send({"type": "http.response.body", "body": held, "more_body": False})
 
     async def _keep(self, call: RecordedCall, problem: str = "", *, gone: bool = False) -> None:
         """Write the span, and wait for it a while; the write goes on when nobody waits any more."""
-        writing = asyncio.ensure_future(self._sink.put(call.ended(problem, gone=gone)))
-        self._writing.add(writing)
-        writing.add_done_callback(self._writing.discard)
-        await asyncio.wait({writing}, timeout=_DURABLE_S)
+        loop = asyncio.get_running_loop()
+        written: asyncio.Future[None] = loop.create_future()
+        call.ended(problem, gone=gone)
+        self._sink.put(call, loop, written)
+        clock = loop.call_later(_DURABLE_S, resolve, written)
+        try:
+            await written
+        finally:
+            clock.cancel()
 
     async def close(self) -> None:
         """Close the connections to the backends."""
@@ -197,16 +231,22 @@ class Relay:
 class _Request:
     """What the program asked."""
 
-    def __init__(
-        self, scope: Scope, headers: Mapping[str, str], path: str, ids: tuple[str, str] | None, body: bytes
-    ) -> None:
-        self.method: str = scope["method"]
-        self.query: str = scope.get("query_string", b"").decode("latin-1")
-        self.headers = headers
+    def __init__(self, scope: Scope, traceparent: str, path: str, ids: tuple[str, str] | None, body: bytes) -> None:
+        self.connection: PatientProtocol = scope[CONNECTION]
+        self.method: bytes = scope["method"].encode()
+        self.query: str = scope["query_string"].decode("latin-1")
+        self.headers: list[tuple[bytes, bytes]] = scope["headers"]
+        self.traceparent = traceparent
         self.path = path
+        """As it was sent, below ``/v1``."""
         self.ids = ids
         self.body = body
         self.fields = _fields(body)
+
+    @property
+    def wants_stream(self) -> bool:
+        """Whether it asks for the answer in parts."""
+        return self.fields is not None and bool(self.fields.get("stream"))
 
 
 def _fields(body: bytes) -> dict[str, Any] | None:
@@ -232,18 +272,13 @@ async def _read(receive: Receive) -> bytes | None:
     while True:
         message = await receive()
         if message["type"] != "http.request":
-            return b"".join(parts)
+            return None
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > _MAX_BODY_BYTES:
             return None
         if not message.get("more_body", False):
             return b"".join(parts)
-
-
-async def _until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _reply(send: Send, status: int, reason: str, kind: str) -> None:
