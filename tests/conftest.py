@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -28,6 +29,12 @@ _PREFIXES = ("AGL_", "OTEL_")
 _NAMES = ("TRACEPARENT", "TRACESTATE", "COLUMNS", "LINES")
 _WATCHED = ("AGL_WATCH_MEMORY", "AGL_WATCH_CPU", "AGL_WATCH_LATENCY_S", "AGL_WATCH_ERRORS")
 _USER_FOLDERS = ("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME")
+
+
+def pytest_collection_finish() -> None:
+    """Take what was imported out of the garbage collector's sight: tests that collect would look at it each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
