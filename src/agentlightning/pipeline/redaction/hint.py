@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _LONGEST = 8
 """Characters that are asked for at a gate word; each more multiplies the states of the automaton."""
 
-_MOST_MEMORY = 2**24
-"""Bytes of RE2's automaton; it takes a quarter of that for ordinary texts, and is ten times as slow with too little."""
+_MOST_MEMORY = 2**23
+"""Bytes of RE2's automaton; little of it is used for ordinary texts; with too little it is ten times as slow."""
 
 _IN_VALUE = r"[A-Za-z0-9+/=_.~%|@:\\\-]"
 _BEFORE = r"(?:^|[^A-Za-z0-9]|\\[abefnrtv0]|%[0-9A-Fa-f]{2}|\\u[0-9A-Fa-f]{4}|\\x[0-9A-Fa-f]{2})"
@@ -43,7 +43,7 @@ def hint_pattern(rules: Iterable[Rule], also: Iterable[str] = ()) -> str | None:
     None when a rule of the user has no gate word: its pattern may be about a whole text, and texts are joined.
     """
     gates: dict[str, list[Rule]] = {}
-    alone: list[str] = []
+    alone: dict[str, list[str]] = {}
     assigned: list[str] = []
     plain: list[str] = [*also, _FOLDED]
     for rule in rules:
@@ -61,14 +61,16 @@ def hint_pattern(rules: Iterable[Rule], also: Iterable[str] = ()) -> str | None:
             missing = min(_LONGEST, *(rule.least for rule in own)) - len(word)
             hints = {f"{_IN_VALUE}{{{missing}}}" if begins and missing > 0 else ""}
         if begins:
-            alone += [escaped + hint for hint in hints]
+            for hint in hints:
+                alone.setdefault(hint, []).append(escaped)
         elif hints == {""} and all(rule.in_key or rule.check == "generic" for rule in own):
             assigned.append(escaped)
         else:
             plain += [escaped + hint for hint in hints]
     parts = [*dict.fromkeys(plain)]
     if alone:
-        parts.append(f"{_BEFORE}(?:{'|'.join(alone)})")
+        following = (f"(?:{'|'.join(words)}){hint}" for hint, words in alone.items())
+        parts.append(f"{_BEFORE}(?:{'|'.join(following)})")
     if assigned:
         parts.append(f"(?:{'|'.join(assigned)}){_ASSIGNED}")
     return "|".join(parts)
