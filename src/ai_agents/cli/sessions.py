@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ai_agents.telemetry.loose import aware
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from agentlightning.cli.document import Document
     from ai_agents.telemetry.analysis import SessionFigures
     from ai_agents.telemetry.data_store import TelemetryDataStore
     from ai_agents.telemetry.types import TelemetrySession
@@ -29,10 +32,14 @@ _LESS_WANTED = ("TOKENS", "COST", "TIME", "STARTED", "CALLS", "TASKS")
 """Columns, the last of which is the first to be left out where there is no room."""
 
 _NARROWEST_ID = 16
+_FIGURE, _NARROW_FIGURE = 15, 11
+_COMPARED = 58
+"""Columns that a comparison takes with its changes."""
 
 _folder = click.option(
     "--dir", "folder", type=click.Path(path_type=Path), help="Folder of the sessions instead of the user's own."
 )
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group()
@@ -44,29 +51,40 @@ def command() -> None:
 @click.option(
     "-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many, the newest first."
 )
+@_json
 @_folder
-def list_sessions(limit: int, folder: Path | None) -> None:
+def list_sessions(limit: int, folder: Path | None, *, as_json: bool) -> None:
     """List sessions, newest first."""
     from agentlightning.cli.terminal import show, style  # noqa: PLC0415 - only where something is shown
 
     store = _open(folder)
-    found = [store.get_session_data(session_id) for session_id in reversed(store.get_session_ids()[-limit:])]
+    ids = reversed(store.get_session_ids()[-limit:])
+    found = [(name, session) for name in ids if (session := store.get_session_data(name)) is not None]
+    if as_json:
+        _print_json("sessions", sessions=[{"session_id": name, **_head(session)} for name, session in found])
+        return
     shown = _columns()
     lines = [style(_cells({name: name for name, _ in _COLUMNS}, shown), bold=True)]
-    lines += [_cells(_row(session), shown) for session in found if session is not None]
-    show(lines)
-    if len(lines) == 1:
+    show([*lines, *(_cells(_row(name, session), shown) for name, session in found)])
+    if not found:
         click.echo(f"no sessions in {store.storage_dir}", err=True)
 
 
 @command.command("show")
 @click.argument("session", default="latest")
+@_json
 @_folder
-def show_session(session: str, folder: Path | None) -> None:
+def show_session(session: str, folder: Path | None, *, as_json: bool) -> None:
     """Show SESSION: its tasks, agents, tools and cost, where the time went, and what could be better."""
     from agentlightning.cli.terminal import show  # noqa: PLC0415 - only where something is shown
+    from ai_agents.telemetry.analysis import give_advice  # noqa: PLC0415 - see above
 
-    show(summary_lines(_find(_open(folder), session)))
+    name, found = _find(_open(folder), session)
+    if as_json:
+        advice = [{"text": one.text, "evidence": one.evidence} for one in give_advice(found)]
+        _print_json("session", session_id=name, **_head(found), advice=advice, session=found.to_dict())
+        return
+    show(summary_lines(found))
 
 
 @command.command("export")
@@ -75,7 +93,7 @@ def show_session(session: str, folder: Path | None) -> None:
 @_folder
 def export_session(session: str, output: Path | None, folder: Path | None) -> None:
     """Write SESSION as JSON, its records as CSV, or its charts as a page or a picture."""
-    found = _find(_open(folder), session)
+    _, found = _find(_open(folder), session)
     if output is None:
         click.echo(found.to_json())
         return
@@ -89,7 +107,7 @@ def export_session(session: str, output: Path | None, folder: Path | None) -> No
 
 
 @command.command("stats")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_json
 @_folder
 def show_stats(folder: Path | None, *, as_json: bool) -> None:
     """Add up all sessions, and say what their files take."""
@@ -99,7 +117,7 @@ def show_stats(folder: Path | None, *, as_json: bool) -> None:
     found = [session for name in store.get_session_ids() if (session := store.get_session_data(name)) is not None]
     sums, files = add_figures(map(figures, found)), store.get_storage_stats()
     if as_json:
-        click.echo(json.dumps({"sessions": len(found), **asdict(sums), "storage": files}, indent=2))
+        _print_json("session_stats", sessions=len(found), **_plain(sums), storage=files)
         return
     click.echo(f"{'sessions':<18} {len(found):>14,}")
     for name, value in _shown(sums):
@@ -110,17 +128,32 @@ def show_stats(folder: Path | None, *, as_json: bool) -> None:
 @command.command("compare")
 @click.argument("one")
 @click.argument("other")
+@_json
 @_folder
-def compare_sessions(one: str, other: str, folder: Path | None) -> None:
+def compare_sessions(one: str, other: str, folder: Path | None, *, as_json: bool) -> None:
     """Show two sessions side by side, ONE and OTHER."""
-    from ai_agents.telemetry.analysis import compare  # noqa: PLC0415 - only where something is shown
+    from agentlightning.cli.terminal import width  # noqa: PLC0415 - only where something is shown
+    from ai_agents.telemetry.analysis import compare  # noqa: PLC0415 - see above
 
     store = _open(folder)
-    rows = compare(_find(store, one), _find(store, other))
-    click.echo(f"{'':<18} {one[:14]:>14} {other[:14]:>14} {'change':>9}")
-    for name, left, right in rows:
-        change = f"{(right - left) / left:+.0%}" if left and right is not None and right != left else ""
-        click.echo(f"{_label(name):<18} {_figure(name, left):>14} {_figure(name, right):>14} {change:>9}".rstrip())
+    left, right = _find(store, one), _find(store, other)
+    if as_json:
+        _print_json(
+            "comparison",
+            **{
+                key: {"session_id": name, **_head(session)}
+                for key, (name, session) in (("one", left), ("other", right))
+            },
+        )
+        return
+    size, has_change = (_FIGURE, True) if width() >= _COMPARED else (_NARROW_FIGURE, False)
+    rows = [("", one[: size - 1], other[: size - 1], "change")]
+    for name, before, after in compare(left[1], right[1]):
+        change = f"{(after - before) / before:+.0%}" if before and after is not None and after != before else ""
+        rows.append((_label(name), _figure(name, before), _figure(name, after), change))
+    for label, before, after, change in rows:
+        line = f"{label:<18}{before:>{size}}{after:>{size}}" + (f"{change:>10}" if has_change else "")
+        click.echo(line.rstrip())
 
 
 def summary_lines(session: TelemetrySession) -> Iterator[str]:
@@ -163,8 +196,8 @@ def _open(folder: Path | None) -> TelemetryDataStore:
     return TelemetryDataStore(wanted)
 
 
-def _find(store: TelemetryDataStore, text: str) -> TelemetrySession:
-    """Return the session that *text* means: ``latest``, an id, or the unique beginning of one."""
+def _find(store: TelemetryDataStore, text: str) -> tuple[str, TelemetrySession]:
+    """Return the session that *text* means, with its id here: ``latest``, an id, or the unique beginning of one."""
     ids = store.get_session_ids()
     matches = ids[-1:] if text == "latest" else [name for name in ids if name == text] or _beginning(ids, text)
     session = store.get_session_data(matches[0]) if len(matches) == 1 else None
@@ -175,7 +208,30 @@ def _find(store: TelemetryDataStore, text: str) -> TelemetrySession:
         elif matches:
             what = f"the file of session {matches[0]!r} is damaged and was put aside"
         raise click.ClickException(f"{what}; 'agl sessions ls' lists them")  # noqa: EM102, TRY003 - of click
-    return session
+    return matches[0], session
+
+
+def _print_json(kind: str, **fields: object) -> None:
+    """Print one document, as ``docs/json.md`` describes it."""
+    from agentlightning.cli import document  # noqa: PLC0415 - only where JSON is wanted
+
+    click.echo(document.dumps({"version": document.VERSION, "type": kind, **fields}))
+
+
+def _head(session: TelemetrySession) -> Document:
+    """Return what a list says about a session."""
+    from ai_agents.telemetry.analysis import figures  # noqa: PLC0415 - only where something is shown
+
+    end = None if session.end_time is None else aware(session.end_time).timestamp()
+    return {"start_time": aware(session.start_time).timestamp(), "end_time": end, **_plain(figures(session))}
+
+
+def _plain(own: SessionFigures) -> Document:
+    """Return figures with their money as text."""
+    from agentlightning.cli.document import amount  # noqa: PLC0415 - only where JSON is wanted
+
+    cost = None if own.cost_usd is None else amount(Decimal(str(own.cost_usd)))
+    return {**asdict(own), "cost_usd": cost}
 
 
 def _beginning(ids: list[str], text: str) -> list[str]:
@@ -203,13 +259,13 @@ def _cells(values: dict[str, str], shown: list[tuple[str, int]]) -> str:
     return (fit(values[name], columns) + figures).rstrip()
 
 
-def _row(session: TelemetrySession) -> dict[str, str]:
+def _row(name: str, session: TelemetrySession) -> dict[str, str]:
     from agentlightning.cli.terminal import safe  # noqa: PLC0415 - only where something is shown
     from ai_agents.telemetry.analysis import dollars, figures  # noqa: PLC0415 - see above
 
     own = figures(session)
     return {
-        "SESSION": safe(session.session_id),
+        "SESSION": safe(name),
         "STARTED": f"{session.start_time.astimezone():%Y-%m-%d %H:%M}",
         "TIME": f"{own.duration_s:.1f}s",
         "TASKS": f"{own.tasks:,}",

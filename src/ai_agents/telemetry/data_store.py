@@ -26,6 +26,7 @@ from ai_agents.telemetry.folder import (
     make_folder,
     own_files,
     session_files,
+    writable_file,
     write_durably,
 )
 from ai_agents.telemetry.log import logger
@@ -70,12 +71,17 @@ class TelemetryDataStore:
         """Use *storage_dir*, made if needed, default ``~/.cache/ept/sop_agents``.
 
         Args:
-            storage_dir: Folder of the files.
+            storage_dir: Folder of the files. Where it cannot be made they go to one in the temporary folder, which is
+                counted as an error.
             max_file_age_days: Age after which ``cleanup_old_files`` deletes a file.
             flush_interval: Seconds between two writes of a session that changes; 0 or less writes only at its ends.
             max_memory_sessions: How many sessions that were read from disk are kept in memory.
         """
-        self.storage_dir = make_folder(default_folder() if storage_dir is None else Path(storage_dir).expanduser())
+        wanted = default_folder() if storage_dir is None else Path(storage_dir).expanduser()
+        self.storage_dir = make_folder(wanted)
+        if self.storage_dir != wanted:
+            logger.warning("sessions are kept in %s: %s cannot be used", self.storage_dir, wanted)
+            get_error_handler().handle_storage_error(NotADirectoryError(str(wanted)), "open")
         self.max_file_age_days = max_file_age_days
         self.flush_interval = flush_interval
         self.max_memory_sessions = max_memory_sessions
@@ -145,7 +151,7 @@ class TelemetryDataStore:
                 return True
             if not self._may_write():
                 return False
-            path = self.storage_dir / file_name(session)
+            path = writable_file(self.storage_dir, session)
             try:
                 write_durably(path, encode(session))
             except Exception as error:  # noqa: BLE001 - whatever is wrong with disk or data, the agent goes on
@@ -171,7 +177,7 @@ class TelemetryDataStore:
         age_days = self.max_file_age_days if max_age_days is None else max_age_days
         limit = time.time() - age_days * _DAY_S
         current = self._current_session
-        kept = None if current is None else file_name(current)
+        kept = None if current is None else writable_file(self.storage_dir, current).name
         removed = 0
         for path in own_files(self.storage_dir):
             with contextlib.suppress(OSError):

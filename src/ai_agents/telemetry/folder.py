@@ -24,6 +24,11 @@ _SAFE = r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}"
 _SESSION_FILE = re.compile(rf"(\d{{4}}_\d\d_\d\d)_({_SAFE})\.json")
 _OWN_FILE = re.compile(rf"\d{{4}}_\d\d_\d\d_{_SAFE}\.(json|records\.jsonl|corrupted_\d{{8}}_\d{{6}})")
 _FALLBACK = "ept_telemetry"
+_PROCESS = re.compile(rb'"process": "(\d+:[\d.]+)"')
+_HEAD_BYTES = 1024
+"""In which part of a session's file its process is."""
+
+_MOST_NAMESAKES = 1000
 
 
 def default_folder() -> Path:
@@ -94,6 +99,26 @@ def session_files(folder: Path) -> Iterator[tuple[Path, str]]:
 def own_files(folder: Path) -> Iterator[Path]:
     """Yield the files in *folder* whose name is one of ours."""
     return (path for path, name in _names(folder) if _OWN_FILE.fullmatch(name))
+
+
+def writable_file(folder: Path, session: TelemetrySession) -> Path:
+    """Return the file to write *session* to: another one than that of a process that calls its session the same."""
+    path = folder / file_name(session)
+    for number in range(2, _MOST_NAMESAKES):
+        if _owner(path) in {None, session.process}:
+            break
+        path = folder / file_name(session, f"{number}.json")
+    return path
+
+
+def _owner(path: Path) -> str | None:
+    """Return the process that wrote a session's file; None where that is not known, or there is no file."""
+    try:
+        with path.open("rb") as file:
+            found = _PROCESS.search(file.read(_HEAD_BYTES))
+    except OSError:
+        return None
+    return None if found is None else found[1].decode()
 
 
 def find_file(folder: Path, session_id: str) -> Path | None:

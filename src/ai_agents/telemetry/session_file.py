@@ -113,7 +113,12 @@ def _public(environment: EnvironmentInfo, cleaner: _Cleaner) -> EnvironmentInfo:
         return text.replace(home, "~") if len(home) > 1 else text
 
     variables = {name: clean(value) for name, value in environment.environment_variables.items()}
-    return replace(environment, environment_variables=variables)
+    return replace(
+        environment,
+        working_directory=clean(environment.working_directory),
+        project_root=clean(environment.project_root),
+        environment_variables=variables,
+    )
 
 
 class _Cleaner:

@@ -61,6 +61,44 @@ def test_bars_fit_the_width(folder: Path) -> None:
     assert "  tool text_grep: 1.50 s in 3 uses" in lines
 
 
+def test_comparison_fits_the_width(folder: Path) -> None:
+    """Two sessions stand side by side in 40 columns; what has no room there is how much the figures changed."""
+    for columns, has_change in ((40, False), (80, True)):
+        output = agl(folder, "compare", "first", "sec", COLUMNS=str(columns)).output
+        assert max(map(len, output.splitlines())) <= columns
+        assert ("+100%" in output) is has_change
+
+
+def test_json(folder: Path) -> None:
+    """Every command that shows has a document, whose money is a text with all its digits."""
+    found = json.loads(agl(folder, "ls", "--json").output)
+    assert (found["version"], found["type"]) == (1, "sessions")
+    newest, first = found["sessions"]
+    assert (first["session_id"], first["total_tokens"], first["tools"], first["cost_usd"]) == (
+        "first",
+        100,
+        3,
+        "0.000015",
+    )
+    assert first["end_time"] >= first["start_time"]
+    shown = json.loads(agl(folder, "show", newest["session_id"], "--json").output)
+    assert (shown["type"], shown["total_tokens"], shown["session"]["tasks"][0]["status"]) == (
+        "session",
+        200,
+        "completed",
+    )
+    assert all(set(one) == {"text", "evidence"} for one in shown["advice"])
+    both = json.loads(agl(folder, "compare", "first", "sec", "--json").output)
+    assert (both["type"], both["one"]["total_tokens"], both["other"]["total_tokens"]) == ("comparison", 100, 200)
+    sums = json.loads(agl(folder, "stats", "--json").output)
+    assert (sums["type"], sums["sessions"], sums["total_tokens"], sums["cost_usd"]) == (
+        "session_stats",
+        2,
+        300,
+        "0.000045",
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "code", "text"),
     [

@@ -96,6 +96,23 @@ def test_several_flushes_leave_one_file(store: TelemetryDataStore) -> None:
     assert [path.name for path in store.storage_dir.iterdir()] == ["2026_11_21_s.json"]
 
 
+def test_processes_that_call_their_sessions_the_same_keep_both(store: TelemetryDataStore) -> None:
+    """A session never replaces that of another process under the same id; both can be read."""
+    write(store, session(process="11:1.00"))
+    other = TelemetryDataStore(store.storage_dir)
+    for process in ("22:2.00", "11:1.00", "22:2.00"):
+        changed = session(process=process)
+        changed.tasks[0].description = process
+        other.store_session_data("s", changed)
+        assert other.flush_to_disk()
+    fresh = TelemetryDataStore(store.storage_dir)
+    assert sorted(fresh.get_session_ids()) == ["s", "s.2"]
+    found = [fresh.get_session_data(name) for name in ("s", "s.2")]
+    assert [one and (one.session_id, one.tasks[0].description) for one in found] == [("s", "11:1.00"), ("s", "22:2.00")]
+    other.shutdown()
+    fresh.shutdown()
+
+
 def test_midnight_makes_no_second_file(store: TelemetryDataStore) -> None:
     """The name has the date of the session's start, and a session of any day is found (B13)."""
     write(store, session())
@@ -162,19 +179,20 @@ def test_killed_session_is_partial(store: TelemetryDataStore) -> None:
     assert [task.status for task in found.tasks] == [TaskStatus.COMPLETED, TaskStatus.PARTIAL]
     assert found.end_time is not None
     assert found.tasks[1].duration is not None
-    open_session.process = process_name()
+    open_session.session_id, open_session.process = "living", process_name()
     write(store, open_session)
-    found = TelemetryDataStore(store.storage_dir).get_session_data("open")
+    found = TelemetryDataStore(store.storage_dir).get_session_data("living")
     assert found is not None
     assert found.end_time is None
 
 
 def test_fallback_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the folder cannot be made, one in the temporary folder is used, that is the user's alone."""
+    """Where the folder cannot be made, one in the temporary folder is used, the user's alone, and it is counted."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     (tmp_path / "file").touch()
     store = TelemetryDataStore(tmp_path / "file" / "below")
     assert store.storage_dir == tmp_path / "ept_telemetry"
+    assert get_error_handler().get_error_summary()["error_counts"] == {"storage_open": 1}
     assert stat.S_IMODE(store.storage_dir.stat().st_mode) == 0o700
     with patch.object(Path, "mkdir", side_effect=[PermissionError, None]) as mkdir:
         store = TelemetryDataStore(tmp_path / "x")
@@ -227,15 +245,17 @@ def test_no_temporary_file_stays_behind(store: TelemetryDataStore) -> None:
 
 
 def test_file_holds_no_credentials(store: TelemetryDataStore, isolated: Path) -> None:
-    """Credentials in descriptions and errors are replaced, and the user's home in variables is shortened (B24)."""
+    """Credentials in descriptions and errors are replaced, and the user's home is shortened everywhere (B24)."""
     key = "sk-abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKL"
-    environment = EnvironmentInfo("", "", "", "", "", environment_variables={"PATH": f"{isolated}/bin"})
+    folders = (f"{isolated}/project/{key}", f"{isolated}/project")
+    environment = EnvironmentInfo("", "", "", *folders, environment_variables={"PATH": f"{isolated}/bin"})
     one = session(environment=environment)
     one.tasks[0].description = f"use OPENAI_API_KEY={key}"
     one.tasks[0].error_message = f"Authorization: Bearer {key}"
     text = write(store, one).read_text()
     assert key not in text
     assert json.loads(text)["environment"]["environment_variables"] == {"PATH": "~/bin"}
+    assert json.loads(text)["environment"]["project_root"] == "~/project"
 
 
 def test_statistics(store: TelemetryDataStore, tmp_path: Path) -> None:
