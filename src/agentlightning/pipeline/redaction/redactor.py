@@ -42,8 +42,9 @@ class _Look:
 
     def __init__(self, record: SpanRecord) -> None:
         self.record = record
-        self.maps = [record.attributes, *(event.attributes for event in record.events)]
-        self.maps += [link.attributes for link in record.links]
+        self.maps = [record.attributes]
+        if record.events or record.links:
+            self.maps += [part.attributes for part in (*record.events, *record.links)]
         self.text = ""
         self.walk = False
         """Whether its texts have to be gone through one by one."""
@@ -165,8 +166,10 @@ class Redactor:
         texts = [record.name]
         for attributes in look.maps:
             look.walk = self._hide_by_name(attributes, texts, look.changed) or look.walk
-        texts.extend(event.name for event in record.events)
-        texts.extend(text for text in (record.status_description, record.trace_state) if text)
+        if record.events:
+            texts += [event.name for event in record.events]
+        if record.status_description or record.trace_state:
+            texts += [record.status_description or "", record.trace_state]
         record.resource = self._clean_resource(record.resource)
         if record.scope_name:
             record.scope_name = self._judge(record.scope_name)[1]
