@@ -11,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from agentlightning.pipeline.ledger import Ledger
 
 log = logging.getLogger("agentlightning.pipeline")
+
+_LOCK_WAIT_S = 0.5
 
 
 class _Named(msgspec.Struct):
@@ -89,6 +93,22 @@ class Cap:
         if excess > 0:
             raise OSError(errno.ENOSPC, "the spill has reached its cap")
 
+    def give_up(self, folder: SpillFolder, wanted: int) -> None:
+        """Drop ordinary spans of *folder* until that has made *wanted* bytes free, or there are no more.
+
+        Waits at most half a second for a replay that is under way. Never raises.
+        """
+        lock, deadline = FolderLock(folder.path), time.monotonic() + _LOCK_WAIT_S
+        with contextlib.suppress(OSError):
+            while not lock.acquire():
+                if time.monotonic() > deadline:
+                    return
+                time.sleep(0.01)
+            try:
+                self._thin_out(folder, wanted)
+            finally:
+                lock.release()
+
     def _thin_out(self, folder: SpillFolder, excess: int) -> int:
         """Drop the ordinary spans of the oldest segments and return how many bytes are still too many."""
         ready = folder.ready()
@@ -134,9 +154,10 @@ class Cap:
         try:
             size = _replace(folder, path, content.head, kept)
         except OSError:  # the disk is full too: the copy needs the place of its original
-            path.unlink(missing_ok=True)
             joined, kept = None, content.kept
             try:
+                os.truncate(path, 0)  # a replay that was interrupted may have it open, which would keep its place taken
+                path.unlink()
                 size = _replace(folder, path, content.head, kept)
             except OSError:
                 self._lose(path, content.head, content.ordinary + content.kept_ended)

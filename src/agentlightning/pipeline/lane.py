@@ -376,7 +376,7 @@ class Lane:
             return batch
         few = WriteBatch(project=batch.project, rules=batch.rules, starts=batch.starts, spans=precious, ends=batch.ends)
         try:
-            self._spill.put(few)
+            self._spill.put_at_any_cost(few)
         except Exception as error:  # noqa: BLE001 - not even that has a place; it is counted
             failures.note("spill", error)
             return batch

@@ -6,6 +6,7 @@ replay safe to repeat: a span that is stored already counts as a duplicate and c
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections import deque
 from pathlib import Path
@@ -34,6 +35,8 @@ _BYTES_OF_RECORD = 2_000
 """What a record takes in memory beside its texts."""
 _HEADS_BYTES, _SEAL_BYTES = 2**12, HEADER_BYTES
 """What a segment holds beside its records, at its front (at most, as a rule) and at its end."""
+_SPARE_BYTES = 2**16
+"""What is given up beyond what has to be written: file systems count in blocks."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -145,6 +148,21 @@ class Spill:
             self._parcel.add(batch, len(records), size)
         self._ledger.count("spilled", sum(kind == ENDED for kind, _ in records))
         settle(batch.spans, SPILLED)
+
+    def put_at_any_cost(self, batch: WriteBatch) -> None:
+        """Write *batch*; where the disk is full, in the place of ordinary spans that wait on it.
+
+        Raises:
+            OSError: Nothing of it was written.
+        """
+        try:
+            self.put(batch)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            for folder in self.folders:
+                self.cap.give_up(folder, sum(len(payload) for _, payload in _encoded(batch)) + _SPARE_BYTES)
+            self.put(batch)
 
     def _make_way(self, rules: str, records: int, size: int) -> None:
         """End the segment that is being written when the next records do not fit into it."""

@@ -340,3 +340,36 @@ def test_at_the_end_of_the_process_a_full_disk_takes_the_rewards(
     assert ids(found.spans) == ids(span for span in spans if span.name == REWARD)
     assert [batch.ends for batch in found.batches] == [[end]]
     assert check(ledger, found).lost == {"disk_full": 90}
+
+
+def test_at_the_end_of_the_process_rewards_take_the_place_of_other_spans(
+    ledger: Ledger, make: MakeRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quiet: None
+) -> None:
+    """The disk was full with ordinary spans before the rewards came: some of those go, the rewards are there."""
+    _ = quiet
+    store = RecordingStore(url=f"sqlite:///{tmp_path}/x.db")
+    store.failures_left = 1_000
+    lane = Lane(store, ledger)
+    monkeypatch.setattr(lane_module, "GRACE_S", -1.0)
+    settings.configure(spill_bytes=2**30)
+    folder, real = spill_folders(store.url or "")[0], os.write
+
+    def write(descriptor: int, content: bytes) -> int:
+        if folder.used_bytes() + len(content) > 500_000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(descriptor, content)
+
+    monkeypatch.setattr(segment.os, "write", write)
+    rewards: list[SpanRecord] = []
+    for round_ in range(20):
+        spans = [*(make() for _ in range(50)), *(make(REWARD) for _ in range(5 if round_ > 10 else 0))]
+        rewards += spans[50:]
+        ledger.produced[0] += len(spans)
+        lane.put(WriteBatch(spans=spans), relieve=False)
+        lane.deliver(patient=False)
+    lane.rescue()
+    monkeypatch.undo()
+    found = replay(Spill(store.url or "", ledger, "default"), ledger)
+    assert [span.span_id for span in found.spans if span.name == REWARD] == ids(rewards)
+    assert len(found.spans) > 150
+    assert check(ledger, found).lost == {"disk_full": 1_045 - len(found.spans)}
