@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlightning import semconv, settings
+from agentlightning._internal.guard import failures
 from agentlightning.pipeline.credential import find_named_values, may_hold_credential
 from agentlightning.pipeline.redaction import Redactor
 from agentlightning.pipeline.redaction.engine import compile_with_re
@@ -27,7 +28,7 @@ from agentlightning.pipeline.redaction.scan import ValueScanner
 from agentlightning.types.record import EventRecord, LinkRecord, ResourceRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from agentlightning.types.record import SpanRecord
 
@@ -223,6 +224,31 @@ def test_many_records_are_redacted_as_single_ones_are(make_record: Callable[...,
     assert msgspec.to_builtins(together) == msgspec.to_builtins(one_by_one)
     assert sum(semconv.REDACTED_RULES in record.attributes for record in together) == 36
     assert KEY not in repr(together)
+
+
+def test_a_record_that_cannot_be_looked_at_costs_itself_only(
+    make_record: Callable[..., SpanRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory runs out for one of many, in the first look and in the close one: the others are done, and clean."""
+    monkeypatch.setattr(failures, "loud", False)
+    suspects, find = Finder.suspects, ValueScanner.find
+
+    def failing_suspects(self: Finder, texts: Sequence[str]) -> Iterator[int]:
+        if any("heavy" in text for text in texts):
+            raise MemoryError
+        return suspects(self, texts)
+
+    def failing_find(self: ValueScanner, data: bytes) -> Any:
+        if b"heavy" in data:
+            raise MemoryError
+        return find(self, data)
+
+    monkeypatch.setattr(Finder, "suspects", failing_suspects)
+    monkeypatch.setattr(ValueScanner, "find", failing_find)
+    texts = ["plain", f"use {KEY}", f"heavy {KEY}", f"and {GITHUB}"]
+    records = [make_record(attributes={"input.value": text}) for text in texts]
+    assert Redactor({}).redact_all(records) == [True, True, False, True]
+    assert not any(key in repr(records[place]) for place in (0, 1, 3) for key in (KEY, GITHUB))
 
 
 def test_a_rule_about_a_whole_text_holds_for_each_text(
