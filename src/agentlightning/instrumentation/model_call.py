@@ -15,7 +15,7 @@ from agentlightning import semconv
 from agentlightning.instrumentation import anthropic_message, gemini_message
 from agentlightning.instrumentation.openai_message import request_attributes, response_attributes
 from agentlightning.instrumentation.openai_output import Output
-from agentlightning.instrumentation.openai_token import TokenCollector, without_token_fields
+from agentlightning.instrumentation.openai_token import TokenCollector, may_hold_tokens, without_token_fields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -125,8 +125,10 @@ class ModelCall:
         if self.is_stream:
             payload = self._stream.payload() if self._stream is not None else self._output.payload()
         else:
-            payload = _decoded(b"".join(self._kept), self._encoding)
-            self._tokens.add(payload)
+            body = _plain(b"".join(self._kept), self._encoding)
+            payload = _decoded(body)
+            if may_hold_tokens(body):
+                self._tokens.add(payload)
         if self._status >= FIRST_ERROR or not isinstance(payload, dict):
             text = b"".join(self._kept)[:MAX_ERROR_CHARS].decode("utf-8", "replace")
             error = "the answer is no JSON" if self._status < FIRST_ERROR else f"status {self._status}: {text[:500]}"
@@ -153,23 +155,32 @@ class ModelCall:
                 continue
             part = cast("object", json.loads(text))
             if isinstance(part, dict):
-                self._take(cast("dict[str, object]", part))
+                self._take(cast("dict[str, object]", part), text)
 
-    def _take(self, part: dict[str, object]) -> None:
+    def _take(self, part: dict[str, object], text: bytes) -> None:
         if self._stream is not None:
             self._stream.add(part)
             self._ended = self._ended or part.get("type") == "message_stop"
             return
-        self._tokens.add(part)
+        if may_hold_tokens(text):
+            self._tokens.add(part)
         self._output.add(part)
         if part.get("type") in {"response.completed", "response.incomplete", "response.failed"}:
             self._ended = True
 
 
-def _decoded(body: bytes, encoding: str) -> object:
+def _plain(body: bytes, encoding: str) -> bytes:
+    """Return *body* without its compression; nothing where it is broken."""
+    if encoding not in {"gzip", "deflate"}:
+        return body
     try:
-        if encoding in {"gzip", "deflate"}:
-            body = zlib.decompress(body, 47)
+        return zlib.decompress(body, 47)
+    except zlib.error:
+        return b""
+
+
+def _decoded(body: bytes) -> object:
+    try:
         return cast("object", json.loads(body))
-    except (ValueError, zlib.error, RecursionError):
+    except (ValueError, RecursionError):
         return None

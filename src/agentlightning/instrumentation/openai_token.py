@@ -38,6 +38,7 @@ _BOUND = 2**63
 _IDS = r'"(?:prompt_token_ids|response_token_ids|token_ids|input_ids|output_ids)"\s*:\s*\[[][\d\s,-]*\]'
 # With the comma before it; or, as the first field of an object, with the one behind it.
 _IDS_IN_JSON = re.compile(rf"\s*,\s*{_IDS}|{_IDS}\s*,?")
+_IN_JSON = re.compile(rb'token_ids"|sglext"|logprobs"\s*:\s*[\[{]')
 _NO_MODEL: dict[str, object] = {}
 _ANSWER = -1
 """Stands for the whole answer, where a choice would have its index."""
@@ -45,6 +46,8 @@ _ANSWER = -1
 
 def field(value: Any, name: str) -> Any:  # noqa: ANN401 - whatever a server sends
     """Return a field of a model of pydantic, of another object, or of a dict; None when it is absent."""
+    if value.__class__ is dict:  # a chunk is asked for dozens of fields: no call more than it takes
+        return value.get(name)
     if isinstance(value, dict):
         return cast("dict[str, object]", value).get(name)
     # A chunk is asked for a dozen fields that it mostly lacks, and pydantic takes 3 us to say no.
@@ -58,6 +61,11 @@ def field(value: Any, name: str) -> Any:  # noqa: ANN401 - whatever a server sen
 def items(value: object) -> Sequence[object]:
     """Return *value* when it is a list, else nothing."""
     return cast("Sequence[object]", value) if isinstance(value, (list, tuple)) else ()
+
+
+def may_hold_tokens(text: bytes) -> bool:
+    """Tell whether the JSON *text* of an answer or a chunk may hold what ``TokenCollector`` gathers; most do not."""
+    return _IN_JSON.search(text) is not None
 
 
 class TokenCollector:
