@@ -75,7 +75,9 @@ class YamlAgentFactory:
         Raises:
             ValueError: A key is missing or wrong; the message names it.
         """
-        return YamlMicroAgent(read_config(config), model, **options)
+        agent = YamlMicroAgent(read_config(config), model, **options)
+        agent.get_all_tools()  # a tool that is not there is said now, and not when the agent runs
+        return agent
 
     @staticmethod
     def create_agent_tool(config: dict[str, Any]) -> list[Any]:
@@ -152,6 +154,9 @@ def create_agent_from_yaml(
         ValueError: There is no such agent, or its configuration is wrong.
     """
     places = [Path(path)] if path is not None else [*map(Path, LIST_FILES), Path(FOLDER)]
+    if path is not None and not places[0].exists():
+        msg = f"there is no agent {name!r}: {path} is not there"
+        raise ValueError(msg)
     known: list[str] = []
     for place in places:
         for config in _in_folder(place) if place.is_dir() else _in_file(place):

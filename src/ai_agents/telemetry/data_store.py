@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import threading
 import time
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
     from ai_agents.telemetry.types import TelemetrySession
 
 FIRST_WRITE_S = 1.0
-"""How soon after its first record a session is on disk, so that a killed process leaves something."""
+"""How soon after its first record a session is on disk; the next writes come after 2, 4, 8 … seconds, until it is the
+interval, so that a killed process leaves most of what it did."""
 
 RETRY_S = 60.0
 """How long nothing is written after the disk refused."""
@@ -74,7 +76,8 @@ class TelemetryDataStore:
             storage_dir: Folder of the files. Where it cannot be made they go to one in the temporary folder, which is
                 counted as an error.
             max_file_age_days: Age after which ``cleanup_old_files`` deletes a file.
-            flush_interval: Seconds between two writes of a session that changes; 0 or less writes only at its ends.
+            flush_interval: Most seconds between two writes of a session that changes; 0 or less writes it once, and
+                at its ends.
             max_memory_sessions: How many sessions that were read from disk are kept in memory.
         """
         wanted = default_folder() if storage_dir is None else Path(storage_dir).expanduser()
@@ -91,6 +94,7 @@ class TelemetryDataStore:
         self._read: OrderedDict[str, TelemetrySession] = OrderedDict()
         self._lock = threading.RLock()
         self._writing = threading.Lock()
+        self._written: tuple[Path, bytes] | None = None
         self._not_before = 0.0
         self._writer = _Writer(self)
 
@@ -151,12 +155,16 @@ class TelemetryDataStore:
                 return True
             if not self._may_write():
                 return False
-            path = writable_file(self.storage_dir, session)
             try:
-                write_durably(path, encode(session))
+                path, content = writable_file(self.storage_dir, session), encode(session)
+                new = (path, hashlib.blake2b(content, digest_size=16).digest())
+                if new == self._written and path.exists():
+                    return True
+                write_durably(path, content)
             except Exception as error:  # noqa: BLE001 - whatever is wrong with disk or data, the agent goes on
                 self._failed(error)
                 return False
+            self._written = new
             logger.debug("session %s: written, %d tasks", session.session_id, len(session.tasks))
             get_error_handler().enable_component(PERSISTENT_STORAGE)
             return True
@@ -293,7 +301,8 @@ class _Writer:
 
     def look(self) -> None:
         """Let the thread see a new interval."""
-        self._wake.set()
+        if self._thread is not None:
+            self._wake.set()
 
     def stop(self) -> None:
         """End the thread and wait for what it is writing."""
@@ -313,7 +322,7 @@ class _Writer:
 
     def _run(self) -> None:
         pause: float | None = FIRST_WRITE_S
-        cost_s = 0.0
+        step, cost_s = FIRST_WRITE_S, 0.0
         while not self._stopped:
             woken = self._wake.wait(pause)
             self._wake.clear()
@@ -325,8 +334,8 @@ class _Writer:
                 began = time.thread_time()
                 self._write()
                 cost_s = time.thread_time() - began
-            interval = self._store.flush_interval
-            pause = interval if interval > 0 else None
+            step, interval = 2 * step, self._store.flush_interval
+            pause = min(step, interval) if interval > 0 else None
 
     def _rest(self, cost_s: float) -> None:
         """Wait, that several tasks that end at once are one write, and that writing takes no more than its share."""

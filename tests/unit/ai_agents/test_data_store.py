@@ -237,8 +237,10 @@ def test_no_temporary_file_stays_behind(store: TelemetryDataStore) -> None:
     """A write that fails half-way leaves neither a part nor a temporary file, and the old file whole."""
     path = write(store, session())
     before = path.read_bytes()
+    changed = session()
+    changed.tasks[0].description = "something else"
     with patch("os.fsync", side_effect=OSError(errno.EIO, "no")):
-        store.store_session_data("s", session())
+        store.store_session_data("s", changed)
         assert not store.flush_to_disk()
     assert [each.name for each in store.storage_dir.iterdir()] == [path.name]
     assert path.read_bytes() == before
@@ -285,6 +287,36 @@ def test_sessions_read_back_are_limited(store: TelemetryDataStore) -> None:
     assert other.get_session_data("a") is not kept["a"]
     other.set_limits(max_memory_sessions=0)
     assert other.get_session_data("c") is not kept["c"]
+
+
+def test_writes_come_soon_and_then_less_often(store: TelemetryDataStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long before the interval is over a session is written several times, also when its limits are set first."""
+    monkeypatch.setattr(data_store, "FIRST_WRITE_S", 0.01)
+    store.set_limits(flush_interval=60)
+    begun = time.monotonic()
+    times: list[float] = []
+    written = threading.Semaphore(0)
+
+    def source() -> TelemetrySession:
+        times.append(time.monotonic() - begun)
+        written.release()
+        return session()
+
+    store.source = source
+    for _ in range(4):
+        store.touch()
+        assert written.acquire(timeout=5)
+    assert all(moment >= least for moment, least in zip(times, (0.01, 0.03, 0.07, 0.15), strict=True))
+
+
+def test_what_is_written_is_not_written_again(store: TelemetryDataStore) -> None:
+    """A session that did not change costs no second write, unless somebody has taken its file away."""
+    path = write(store, session())
+    first = path.stat().st_ino
+    write(store, session())
+    assert path.stat().st_ino == first
+    path.unlink()
+    assert write(store, session()).exists()
 
 
 def test_thread_writes_what_changes(store: TelemetryDataStore, monkeypatch: pytest.MonkeyPatch) -> None:
