@@ -450,6 +450,23 @@ def check_environment() -> None:
         lookup(setting)
 
 
+class _Lines(logging.Formatter):
+    """A record is one line, and each line of its traceback is indented: what a log holds cannot forge a record."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base class's name
+        return _printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: ANN401, N802 - the base class's name and type
+        return "\n".join("  " + _printable(line) for line in super().formatException(ei).split("\n"))
+
+
+def _printable(text: str) -> str:
+    """Return *text* with control characters as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
 def apply_log_level() -> None:
     """Set the level of the logger ``agentlightning`` and attach or detach its handler on stderr.
 
@@ -464,7 +481,7 @@ def apply_log_level() -> None:
             _values.handler = None
         if level != "OFF":
             _values.handler = logging.StreamHandler(sys.stderr)
-            _values.handler.setFormatter(logging.Formatter("agl %(levelname)s %(name)s: %(message)s"))
+            _values.handler.setFormatter(_Lines("agl %(levelname)s %(name)s: %(message)s"))
             logger.addHandler(_values.handler)
     # Under ``agl run`` the program did not ask for us: nothing of ours may appear in its own log either.
     quiet = logging.CRITICAL + 1 if os.environ.get("AGL_ATTEMPT_ID") else logging.NOTSET

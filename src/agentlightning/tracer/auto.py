@@ -28,10 +28,10 @@ def start_capture() -> None:
     registry.watch(provider)
     if os.environ.get("AGL_HTTP", "").strip().lower() in {"1", "true", "yes", "on"}:
         _watch_http()
-    atexit.register(_keep_interrupt)  # before the program begins, so it runs after everything else
+    atexit.register(keep_interrupt)  # before the program begins, so it runs after everything else
 
 
-def _keep_interrupt() -> None:
+def keep_interrupt() -> None:
     """Let a program that Ctrl-C ended end by SIGINT, as it would alone.
 
     The interpreter notes the unhandled interrupt and forgets it at the next ``exec`` of a text, which an import in the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import logging
 import os
@@ -26,6 +27,7 @@ from agentlightning._internal.guard import guard
 from agentlightning.instrumentation.base import Instrumentor
 from agentlightning.pipeline.process import get_pipeline
 from agentlightning.pipeline.sampling import policy, quick
+from agentlightning.tracer.auto import keep_interrupt
 from agentlightning.tracer.inherited import inherited
 from agentlightning.tracer.processor import CaptureProcessor
 
@@ -249,6 +251,8 @@ class _Providers:
 
 providers = _Providers()
 """The providers of this process."""
+
+atexit.register(keep_interrupt)  # before the pipeline registers its flush, so it runs after it
 
 
 def get_provider() -> TracerProvider:
