@@ -335,6 +335,7 @@ def test_at_the_end_of_the_process_a_full_disk_takes_the_rewards(
 
     monkeypatch.setattr(segment.os, "write", write)
     lane.rescue()
+    lane.abandon()  # as the end of the process closes what is open
     monkeypatch.undo()
     found = replay(Spill(store.url or "", ledger, "default"), ledger)
     assert ids(found.spans) == ids(span for span in spans if span.name == REWARD)
@@ -368,6 +369,7 @@ def test_at_the_end_of_the_process_rewards_take_the_place_of_other_spans(
         lane.put(WriteBatch(spans=spans), relieve=False)
         lane.deliver(patient=False)
     lane.rescue()
+    lane.abandon()  # as the end of the process closes what is open
     monkeypatch.undo()
     found = replay(Spill(store.url or "", ledger, "default"), ledger)
     assert [span.span_id for span in found.spans if span.name == REWARD] == ids(rewards)
