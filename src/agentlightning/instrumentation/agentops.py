@@ -31,8 +31,9 @@ log = logging.getLogger("agentlightning.agentops")
 class AgentOpsInstrumentor(Instrumentor):
     """Makes the AgentOps SDK keep its spans whole; runs when ``agentops`` was imported.
 
-    Where libraries are watched, so that whoever watches keeps the spans, and ``AGL_AGENTOPS_MODE`` is ``LOCAL``,
-    nothing that the SDK sends leaves this machine.
+    Where libraries are watched, so that whoever watches keeps the spans, nothing that the SDK sends leaves this machine
+    while ``AGL_AGENTOPS_MODE`` is ``LOCAL``; in the other modes it goes to the service that the program names, else to
+    the one of our settings.
     """
 
     name = "agentops"
@@ -46,15 +47,17 @@ class AgentOpsInstrumentor(Instrumentor):
         self._started_openai = False
 
     def _install(self, tracer_provider: TracerProvider) -> None:
-        from agentlightning.instrumentation import agentops_sdk  # noqa: PLC0415 - where the SDK is
+        from agentlightning.instrumentation import agentops_sdk, agentops_transport  # noqa: PLC0415 - where the SDK is
 
         del tracer_provider  # the SDK has its own
         found = agentops_sdk.form()
         if found is None:
             log.error("this release of the AgentOps SDK is not known (0.4.13 to 0.4.21 are): no token ids in its spans")
             return
-        stay = registry.is_watching() and settings.get(settings.AGENTOPS_MODE) == "LOCAL"
-        self._undo = agentops_sdk.mend(self._patches, found, stay=stay)
+        is_local = settings.get(settings.AGENTOPS_MODE) == "LOCAL"
+        self._undo = agentops_sdk.mend(self._patches, found, stay=registry.is_watching() and is_local)
+        if registry.is_watching() and not is_local:
+            agentops_transport.configure_service(self._patches)
         self._follow_openai()
 
     def _follow_openai(self) -> None:

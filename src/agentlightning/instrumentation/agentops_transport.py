@@ -9,8 +9,11 @@ import importlib
 import inspect
 import json
 import logging
+import os
 import time
 from collections import deque
+from http import HTTPStatus
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -23,15 +26,23 @@ if TYPE_CHECKING:
     from agentlightning.instrumentation.base import Patches
 
 log = logging.getLogger("agentlightning.agentops")
+sdk_log = logging.getLogger("agentops")
+"""The SDK's own: what goes wrong on the way is said where it would be said without us."""
 
 _TIMEOUT_S = 0.5
 """Longest time that one upload to a server on this machine may take, its repetitions included."""
+_CONNECT_S = 2.0
+"""Longest time to reach a server."""
 _REST_S = 5.0
 """After an upload that failed none is tried for so long: at each end of a trace the program would wait again."""
 _LOOPBACK = frozenset(("localhost", "::1"))
 
 _MOST_WAITING = 10_000
-"""Spans that wait in memory for a server on this machine that is away; beyond it the oldest are lost."""
+"""Spans that wait in memory for a server that is away; beyond it the oldest are lost."""
+_PIECE = 512
+"""Spans of one request."""
+_SIGNED_OUT = frozenset((401, 403))
+_MAYBE_LATER = frozenset((408, 425, 429))
 
 kept_here: set[str] = set()
 """Addresses to which no spans are sent, because they come to the same store through the provider."""
@@ -41,13 +52,15 @@ _local_clients: set[str] = set()
 
 
 class Backlog:
-    """Spans on their way to a server on this machine, which may be away for a while; one thread."""
+    """Spans on their way to a server that may be away for a while; one thread."""
 
-    def __init__(self, send: Callable[[tuple[Any, ...]], bool]) -> None:
-        """Send with *send*, which tells whether the spans were taken."""
+    def __init__(self, send: Callable[[tuple[Any, ...]], int | None], target: str) -> None:
+        """Send with *send*, which returns the status of the answer, None without one; *target* is for the log."""
         self._send = send
+        self._target = target
         self._waiting: deque[Any] = deque(maxlen=_MOST_WAITING)
         self._rests_until = 0.0
+        self._problem = ""
 
     def take(self, spans: Sequence[Any]) -> bool:
         """Send *spans* behind those that wait, and tell whether all were taken; what was not waits on."""
@@ -57,15 +70,40 @@ class Backlog:
     def end(self) -> None:
         """Try a last time; what is not taken then is lost, and the log says so."""
         if self._waiting and not self._try():
-            log.warning("%d spans were not taken by the local AgentOps server and are lost", len(self._waiting))
+            count = len(self._waiting)
+            sdk_log.warning("%s %s: %d spans are lost there", self._target, self._problem, count)
 
     def _try(self) -> bool:
-        if self._send(tuple(self._waiting)):
-            self._waiting.clear()
+        while self._waiting:
+            piece = tuple(islice(self._waiting, _PIECE))
+            status = self._send(piece)
+            if status is None or not self._is_over(status, len(piece)):
+                self._rests_until = time.monotonic() + _REST_S
+                self._note(status)
+                return False
+            for _ in piece:
+                self._waiting.popleft()
+        self._problem = ""
+        return True
+
+    def _note(self, status: int | None) -> None:
+        """Note what is wrong, and say it once; that the SDK has not signed in is normal at its begin."""
+        before = self._problem
+        if status in _SIGNED_OUT:
+            self._problem = f"refuses spans (status {status}; look at AGENTOPS_API_KEY)"
+        else:
+            self._problem = "cannot be reached" if status is None else f"takes no spans now (status {status})"
+            if self._problem != before:
+                sdk_log.warning("%s %s; they wait", self._target, self._problem)
+
+    def _is_over(self, status: int, count: int) -> bool:
+        """Tell whether spans that were answered so need not be sent again."""
+        if status < HTTPStatus.BAD_REQUEST:
             return True
-        self._rests_until = time.monotonic() + _REST_S
-        log.warning("the local AgentOps server takes no spans; they wait for %g s", _REST_S)
-        return False
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _SIGNED_OUT | _MAYBE_LATER:
+            return False  # also before the SDK has signed in, which it does in the background from 0.4.19 on
+        sdk_log.warning("%s refuses %d spans (status %d); they are lost there", self._target, count, status)
+        return True
 
 
 def is_local(url: str) -> bool:
@@ -86,10 +124,11 @@ def replace_exporters(patches: Patches, *, stay: bool) -> None:
 def span_exporter(*, stay: bool) -> type:
     """Return a class that takes the arguments of the SDK's ``AuthenticatedOTLPExporter`` of any release.
 
-    Only public arguments of OpenTelemetry are used, so it works with every release of that too. A server on this
-    machine that is away holds the program up for half a second in five, and gets what it missed when it is back.
+    Only public arguments of OpenTelemetry are used, so it works with every release of that too. A server that is away,
+    or where the SDK has not signed in yet, gets what it missed later; one on this machine holds the program up for half
+    a second in five at most, another one for 2 s.
     """
-    session_type: Any = importlib.import_module("requests").Session
+    session_type = _session()
     base: Any = importlib.import_module("opentelemetry.exporter.otlp.proto.http.trace_exporter").OTLPSpanExporter
     results: Any = importlib.import_module("opentelemetry.sdk.trace.export").SpanExportResult
 
@@ -105,20 +144,24 @@ def span_exporter(*, stay: bool) -> type:
             if self._is_local:
                 _local_clients.add("spans")
             self._is_kept = endpoint in kept_here or (stay and not self._is_local)
-            self._backlog = Backlog(lambda spans: base.export(self, spans) is results.SUCCESS)
+            self._status: int | None = None
+            self._backlog = Backlog(self._send, endpoint)
             known = {name: more[name] for name in ("headers", "timeout", "compression") if more.get(name) is not None}
             if self._is_local:
                 known.setdefault("timeout", _TIMEOUT_S)
-            session = session_type()
+            session = session_type(self._note)
             session.auth = _bearer(jwt, jwt_provider)
             base.__init__(self, endpoint=endpoint, session=session, **known)
 
+        def _note(self, status: int) -> None:
+            self._status = status
+
+        def _send(self, spans: tuple[Any, ...]) -> int | None:
+            self._status = None
+            return HTTPStatus.OK if base.export(self, spans) is results.SUCCESS else self._status
+
         def export(self, spans: Sequence[Any]) -> Any:  # noqa: ANN401 - of OpenTelemetry
-            if self._is_kept:
-                return results.SUCCESS
-            if not self._is_local:
-                return base.export(self, spans)
-            return results.SUCCESS if self._backlog.take(spans) else results.FAILURE
+            return results.SUCCESS if self._is_kept or self._backlog.take(spans) else results.FAILURE
 
         def shutdown(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - of OpenTelemetry
             self._backlog.end()
@@ -128,6 +171,30 @@ def span_exporter(*, stay: bool) -> type:
             """Do nothing; the SDK's has it."""
 
     return AuthenticatedOTLPExporter
+
+
+def _session() -> type:
+    """Return a session that tells which status it got; what cannot be reached is not tried again: the backlog does."""
+    requests: Any = importlib.import_module("requests")
+    errors = requests.exceptions
+
+    class Session(requests.Session):
+        def __init__(self, note: Callable[[int], None]) -> None:
+            requests.Session.__init__(self)
+            self._note = note
+
+        def send(self, request: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - of requests
+            timeout = kwargs.get("timeout")
+            if isinstance(timeout, (int, float)):
+                kwargs["timeout"] = (min(timeout, _CONNECT_S), timeout)
+            try:
+                response = requests.Session.send(self, request, **kwargs)
+            except (errors.ConnectionError, errors.Timeout) as error:
+                raise errors.RequestException(str(error)) from error  # OpenTelemetry repeats the other kinds
+            self._note(response.status_code)
+            return response
+
+    return Session
 
 
 def _bearer(jwt: str | None, provider: Callable[[], str | None] | None) -> Callable[[Any], Any]:
@@ -228,6 +295,27 @@ def _response(request: Any, content: dict[str, object]) -> Any:  # noqa: ANN401 
     response._content = json.dumps(content).encode()  # noqa: SLF001 - there is no public way to make a response
     response.url, response.request = request.url, request
     return response
+
+
+def configure_service(patches: Patches) -> None:
+    """Give the SDK the key and the addresses of our settings where the program names none of its own."""
+    config: Any = importlib.import_module("agentops.config").Config
+    original: Callable[..., None] = config.configure
+    wanted = (
+        ("api_key", "AGENTOPS_API_KEY", settings.AGENTOPS_API_KEY),
+        ("endpoint", "AGENTOPS_API_ENDPOINT", settings.AGENTOPS_ENDPOINT),
+        ("exporter_endpoint", "AGENTOPS_EXPORTER_ENDPOINT", settings.AGENTOPS_EXPORTER_ENDPOINT),
+    )
+
+    def configure(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - of the SDK
+        original(self, *args, **kwargs)
+        with guard("agentops.configure"):
+            for name, variable, setting in wanted:
+                value = settings.get(setting)
+                if value and kwargs.get(name) is None and not os.environ.get(variable):
+                    setattr(self, name, value)
+
+    patches.replace(config, "configure", configure)
 
 
 def forgive_sign_in(patches: Patches) -> None:

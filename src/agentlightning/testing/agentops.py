@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+import subprocess
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -18,8 +19,10 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyVa
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from agentlightning.instrumentation.agentops_server import AgentOpsServerOptions, bind
+from agentlightning.server.access import new_token
 from agentlightning.server.agentops.child import make_app
 from agentlightning.server.launcher import ServerOptions, make_config
+from agentlightning.store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
     from agentlightning.server.agentops.service import Upload
     from agentlightning.store.base import LightningStore
+    from agentlightning.types.tracer import Span
 
 T = TypeVar("T")
 
@@ -95,6 +99,65 @@ def serving(
         server.should_exit = True
         thread.join()
         listener.close()
+
+
+class RemoteService:
+    """The AgentOps service as far as programs see it: another server over TLS that knows one key."""
+
+    def __init__(self, folder: Path, certificate: tuple[str, str], *, host: str = "localhost") -> None:
+        """Prepare it in *folder* with the files of a certificate and its key, to be reached as *host* too."""
+        text, token = new_token("user", "write")
+        tokens = folder / "tokens.json"
+        tokens.write_text(json.dumps([vars(token)]))
+        tokens.chmod(0o600)
+        self.key = text
+        self.ca = certificate[0]
+        self.store = open_store(str(folder / "service.db"))
+        self._options = AgentOpsServerOptions(
+            tokens=str(tokens),
+            tls_cert=certificate[0],
+            tls_key=certificate[1],
+            require_auth=True,
+            allowed_hosts=(host,),
+        )
+        self._stack = ExitStack()
+        self.server: Server | None = None
+
+    def start(self) -> str:
+        """Run it and return its address."""
+        self.server = self._stack.enter_context(serving(self._options, self.store, ca=self.ca))
+        return self.server.url
+
+    def stop(self) -> None:
+        """End it; it may be started again, at another address."""
+        self._stack.close()
+
+    def close(self) -> None:
+        """End it for good."""
+        self.stop()
+        self.store.close()
+
+    def spans(self) -> list[Span]:
+        """Return the spans that it has, of all traces."""
+        rollouts = asyncio.run(self.store.query_rollouts())
+        return [span for item in rollouts for span in asyncio.run(self.store.query_spans(item.rollout_id))]
+
+
+def make_certificate(folder: Path, *hosts: str) -> tuple[str, str]:
+    """Make a certificate for this machine and *hosts*, which is its own issuer; return its file and that of its key."""
+    cert, key = str(folder / "cert.pem"), str(folder / "key.pem")
+    names = ",".join(["DNS:localhost", "IP:127.0.0.1", *(f"DNS:{host}" for host in hosts)])
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+            *("-keyout", key, "-out", cert, "-days", "2", "-subj", "/CN=localhost"),
+            *("-addext", f"subjectAltName={names}"),
+        ],
+        check=True,
+        capture_output=True,
+        timeout=20,
+    )
+    return cert, key
 
 
 def otlp(*spans: dict[str, Any], project: str = "temporary") -> bytes:

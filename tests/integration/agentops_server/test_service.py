@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import socket
 import subprocess
@@ -18,43 +17,19 @@ import pytest
 from agentlightning import configure, settings
 from agentlightning.errors import SettingError
 from agentlightning.instrumentation.agentops_server import AgentOpsServerManager, AgentOpsServerOptions
-from agentlightning.server.access import new_token
 from agentlightning.server.agentops.service import Service, Upload, pauses
 from agentlightning.store import open_store
-from agentlightning.testing.agentops import Server, otlp, serving, session, wait_until
+from agentlightning.testing.agentops import RemoteService, otlp, serving, session, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from agentlightning.store.base import LightningStore
+    from agentlightning.testing.agentops import Server
 
 
-class World:
-    """A service over TLS that knows one key, and what the settings must say to reach it."""
-
-    def __init__(self, folder: Path, certificate: tuple[str, str]) -> None:
-        """Prepare it in *folder*."""
-        text, token = new_token("user", "write")
-        tokens = folder / "tokens.json"
-        tokens.write_text(json.dumps([vars(token)]))
-        tokens.chmod(0o600)
-        self.key = text
-        self.ca = certificate[0]
-        self.store = open_store(str(folder / "service.db"))
-        self._options = AgentOpsServerOptions(
-            tokens=str(tokens), tls_cert=certificate[0], tls_key=certificate[1], require_auth=True
-        )
-        self._stack = ExitStack()
-        self.server: Server | None = None
-
-    def start(self) -> str:
-        """Run it and return its address."""
-        self.server = self._stack.enter_context(serving(self._options, self.store, ca=self.ca))
-        return self.server.url
-
-    def stop(self) -> None:
-        """End it; it may be started again, at another address."""
-        self._stack.close()
+class World(RemoteService):
+    """The service, and what the settings must say to reach it."""
 
     def service(self, url: str, **changed: Any) -> Service:
         """Return how it is reached."""
@@ -62,9 +37,8 @@ class World:
         return Service(**{**given, **changed})
 
     def names(self) -> list[str]:
-        """Return the names of the spans that it has, of all traces."""
-        rollouts = asyncio.run(self.store.query_rollouts())
-        return [span.name for item in rollouts for span in asyncio.run(self.store.query_spans(item.rollout_id))]
+        """Return the names of the spans that it has."""
+        return [span.name for span in self.spans()]
 
 
 @pytest.fixture
@@ -73,8 +47,7 @@ def world(isolated: Path, certificate: tuple[str, str]) -> Iterator[World]:
     configure(agentops_retry_first_s=0.01, agentops_retry_cap_s=0.05)
     made = World(isolated, certificate)
     yield made
-    made.stop()
-    made.store.close()
+    made.close()
 
 
 @pytest.fixture

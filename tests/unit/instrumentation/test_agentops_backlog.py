@@ -18,12 +18,15 @@ class Server:
         self.tries = 0
         self.taken: list[Any] = []
 
-    def send(self, spans: tuple[Any, ...]) -> bool:
-        """Take *spans* when it is up."""
+    def send(self, spans: tuple[Any, ...]) -> int | None:
+        """Take *spans* when it is up, and none that is called ``bad``; answer with a status."""
         self.tries += 1
-        if self.is_up:
-            self.taken.extend(spans)
-        return self.is_up
+        if not self.is_up:
+            return None
+        if "bad" in spans:
+            return 400
+        self.taken.extend(spans)
+        return 200
 
 
 @pytest.fixture
@@ -37,7 +40,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_what_was_missed_follows_in_order(clock: list[float]) -> None:
     """A server that is back gets everything, each span once; while it is away it is rarely asked."""
     server = Server()
-    backlog = Backlog(server.send)
+    backlog = Backlog(server.send, "http://s")
     assert backlog.take([1, 2])
     server.is_up = False
     assert not backlog.take([3])
@@ -50,14 +53,38 @@ def test_what_was_missed_follows_in_order(clock: list[float]) -> None:
     assert server.taken == [1, 2, 3, 4, 5, 6, 7]
 
 
+@pytest.mark.parametrize("status", [401, 403, 408, 429, 503])
+def test_before_the_sign_in_and_while_it_is_busy_spans_wait(clock: list[float], status: int) -> None:
+    """What a server refuses because nobody has signed in yet, or because it is busy, is sent again."""
+    answers = [status, 200]
+    backlog = Backlog(lambda _spans: answers.pop(0), "http://s")
+    assert not backlog.take([1])
+    clock[0] += 6
+    assert backlog.take([2])
+    assert answers == []
+
+
+def test_what_is_refused_for_good_holds_nothing_up(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    """Spans that a server will never take are counted in the log; those before and behind them arrive."""
+    server = Server()
+    backlog = Backlog(server.send, "http://s")
+    server.is_up = False
+    backlog.take([*range(512), "bad", *range(513, 1600)])
+    server.is_up = True
+    clock[0] += 6
+    assert backlog.take([1600])
+    assert server.taken == [*range(512), *range(1024, 1601)]
+    assert "refuses 512 spans (status 400)" in caplog.text
+
+
 def test_the_end_tries_once_more_and_says_what_is_lost(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
     """At the end of the program what waits is sent whatever the pause; what is not taken is counted in the log."""
     server = Server()
     server.is_up = False
-    backlog = Backlog(server.send)
+    backlog = Backlog(server.send, "http://s")
     backlog.take([1, 2])
     backlog.end()
-    assert "2 spans were not taken" in caplog.text
+    assert "http://s cannot be reached: 2 spans are lost there" in caplog.text
     server.is_up = True
     backlog.end()
     assert server.taken == [1, 2]
