@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 import subprocess
@@ -15,6 +16,10 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from agentlightning import LitAgent, OtelTracer, emit_message, open_store
+from agentlightning.pipeline import sampling
+from agentlightning.pipeline.process import flush
+from agentlightning.runner import LitAgentRunner
 from agentlightning.types.record import WriteBatch, WriteResult
 
 if TYPE_CHECKING:
@@ -45,6 +50,37 @@ def test_a_burst_to_a_slow_server_loses_nothing() -> None:
     figures = run_benchmark("burst", "--spans", "3000", "--seconds-per-batch", "0.5")
     assert figures["in_store"] == 3_000
     assert figures["spilled_meanwhile"] > 500
+
+
+async def test_lowering_never_thins_the_rollouts_of_a_trainer(tmp_path: Path) -> None:
+    """With the rate at a 64th, a runner's rollouts are all there and whole; the program's own are sampled."""
+    while sampling.lowered() > 1 / 64:
+        sampling.lower(busy=True)
+    store = open_store(str(tmp_path / "x.db"))
+
+    class Agent(LitAgent[int]):
+        def rollout(self, task: int, resources: object, rollout: object) -> float:
+            emit_message(str(task))
+            return 1.0
+
+    try:
+        tracer = OtelTracer()
+        with LitAgentRunner[int](tracer).run_context(agent=Agent(), store=store) as runner:
+            ids = [(await runner.step(number)).rollout_id for number in range(12)]
+        names = [[span.name for span in await store.query_spans(one, "latest")] for one in ids]
+        for _ in range(40):
+            with tracer.trace_context("own", store=store):
+                emit_message("own")
+        await asyncio.to_thread(flush, 5)
+        own = [one for one in await store.query_rollouts() if one.rollout_id not in ids]
+        kept = sum([len(await store.query_spans(one.rollout_id)) for one in own])
+    finally:
+        while sampling.lowered() < 1:
+            sampling.lower(busy=False)
+        store.close()
+    assert names == [["agentlightning.message", "agentlightning.reward"]] * 12
+    assert len(own) == 40
+    assert kept < 10
 
 
 @pytest.mark.slow
