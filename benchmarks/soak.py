@@ -1,8 +1,9 @@
 """A traced program that ends 500 spans a second for 10 minutes: does it grow?
 
-Every five seconds (20 times in a short run) its resident memory, threads and file descriptors are read. The slope of the
-memory is fitted by least squares over what came after the first fifth (2 of 10 minutes). Every tenth span holds a reward,
-every hundredth an error, and each second a rollout begins and ends, so that everything that could pile up does its work.
+Every five seconds (20 times in a short run) its resident memory, threads and file descriptors are read. The slope of
+the memory is fitted by least squares over what came after the first fifth (2 of 10 minutes). Every tenth span holds a
+reward, every hundredth an error, and each second a rollout begins and ends, so that everything that could pile up does
+its work.
 
 Usage: python benchmarks/soak.py [--minutes 10] [--per-second 500]
 """

@@ -128,16 +128,15 @@ seen = []
 watched = ("socket.", "subprocess.", "urllib.", "os.system")
 sys.addaudithook(lambda event, args: seen.append(event) if event.startswith(watched) else None)
 import importlib
-package = importlib.import_module(sys.argv[1])
-for name in package.__all__:
-    getattr(package, name)
+for package in map(importlib.import_module, sys.argv[1:]):
+    for name in package.__all__:
+        getattr(package, name)
 print(json.dumps(seen))
 """
 
 
-@pytest.mark.parametrize("package", ["agentlightning", "ai_agents", "ai_agents.telemetry"])
-def test_an_import_opens_no_connection(package: str) -> None:
-    """Importing a package and every public name of it opens no socket, asks no name server and starts no program."""
-    command = [sys.executable, "-c", LISTEN, package]
+def test_an_import_opens_no_connection() -> None:
+    """Importing both packages and every public name opens no socket, asks no name server and starts no program."""
+    command = [sys.executable, "-c", LISTEN, "agentlightning", "ai_agents", "ai_agents.telemetry"]
     answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
     assert json.loads(answer.stdout) == []
