@@ -12,6 +12,10 @@ from ai_agents.telemetry import TelemetryManager, get_error_handler
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# Importing the framework begins the telemetry. What is imported while tests are collected would begin a session in the
+# home of the user, whose id all spans of this process carry until a test here resets it.
+TelemetryManager.get_instance().initialize({"enabled": False})
+
 
 @pytest.fixture(autouse=True)
 def clean_telemetry() -> Iterator[None]:
