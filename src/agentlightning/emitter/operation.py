@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import os
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+from typing import TYPE_CHECKING, TypeVar, cast, overload
 
 from agentlightning import semconv, settings
 from agentlightning._internal.guard import failures, guard
+from agentlightning._internal.passing import pass_on
 from agentlightning.emitter.attribute import event_attributes
 from agentlightning.emitter.object import json_text
 from agentlightning.emitter.utils import is_enabled, start_span
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+    from contextvars import Token
     from types import TracebackType
 
+    from opentelemetry.context import Context
     from opentelemetry.trace import Span
+    from typing_extensions import Self
 
-FnType = TypeVar("FnType", bound="Callable[..., Any]")
+    from agentlightning.emitter.utils import EmittedValue
+
+FnType = TypeVar("FnType", bound="Callable[..., object]")
 
 KINDS = ("chain", "agent", "tool", "retriever", "reranker", "embedding", "guardrail", "evaluator", "prompt", "llm")
 """What an operation can be; ``agl show`` and all readers of OpenInference tell them apart."""
@@ -41,20 +48,20 @@ def operation(
     *,
     kind: str = "chain",
     input: object = ...,
-    attributes: Mapping[str, Any] | None = None,
+    attributes: Mapping[str, object] | None = None,
     record_input: bool = True,
     record_output: bool = True,
 ) -> Operation: ...
 def operation(
-    name: str | Callable[..., Any] | None = None,
+    name: str | Callable[..., object] | None = None,
     /,
     *,
     kind: str = "chain",
     input: object = None,  # noqa: A002 - what it is called on the span
-    attributes: Mapping[str, Any] | None = None,
+    attributes: Mapping[str, object] | None = None,
     record_input: bool = True,
     record_output: bool = True,
-) -> Any:
+) -> Operation | Callable[..., object]:
     """Record what takes time as a span, as a decorator, with arguments or without, or as a block.
 
     A decorated function (plain, async, generator, async generator, method) keeps name, signature, results and
@@ -86,7 +93,7 @@ class Operation(AbstractContextManager["Run"], AbstractAsyncContextManager["Run"
     """See ``operation``. As a block it is entered once at a time; as a decorator it may serve many calls at once."""
 
     def __init__(
-        self, name: str | None, kind: str, attributes: dict[str, Any], *, record_input: bool, record_output: bool
+        self, name: str | None, kind: str, attributes: dict[str, object], *, record_input: bool, record_output: bool
     ) -> None:
         """Prepare it; nothing is recorded yet."""
         self.name = name
@@ -96,25 +103,20 @@ class Operation(AbstractContextManager["Run"], AbstractAsyncContextManager["Run"
         self.record_output = record_output
         self.input: object = None
         self._run: Run | None = None
-        self._block: AbstractContextManager[None] | None = None
 
     def __enter__(self) -> Run:
         """Start the span; it is the current one until the block is left."""
         run = self._run = Run(self, self.name or "operation")
         run.start(self.input)
-        self._block = run.current()
-        self._block.__enter__()
-        return run
+        return run.__enter__()
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None, /
     ) -> None:
         """End the span, with the exception that left the block, if any; the exception goes on."""
-        block, self._block = self._block, None
         run, self._run = self._run, None
-        if block is not None and run is not None:
-            block.__exit__(exc_type, exc, traceback)
-            run.end(exc)
+        if run is not None:
+            run.__exit__(exc_type, exc, traceback)
 
     async def __aenter__(self) -> Run:
         """Start, as ``with`` does."""
@@ -137,13 +139,14 @@ class Operation(AbstractContextManager["Run"], AbstractAsyncContextManager["Run"
             raise TypeError(msg)
         plan = _Plan(self, fn)
         is_plain = inspect.isroutine(fn) or inspect.isclass(fn)
-        target: Callable[..., Any] = fn if is_plain else getattr(fn, "__call__", fn)  # noqa: B004 - of an object
+        target: object = fn if is_plain else getattr(fn, "__call__", fn)  # noqa: B004 - of an object
+        wrapped: Callable[..., object]
         if inspect.isasyncgenfunction(target):
-            wrapped: Callable[..., Any] = _async_generator(plan, fn)
+            wrapped = _async_generator(plan, cast("Callable[..., AsyncGenerator[object, object]]", fn))
         elif inspect.isgeneratorfunction(target):
-            wrapped = _generator(plan, fn)
+            wrapped = _generator(plan, cast("Callable[..., Generator[object, object, object]]", fn))
         elif inspect.iscoroutinefunction(target):
-            wrapped = _coroutine(plan, cast("Callable[..., Awaitable[Any]]", fn))
+            wrapped = _coroutine(plan, cast("Callable[..., Awaitable[object]]", fn))
         else:
             wrapped = _plain(plan, fn)
         return cast("FnType", functools.wraps(fn)(wrapped))
@@ -152,7 +155,7 @@ class Operation(AbstractContextManager["Run"], AbstractAsyncContextManager["Run"
 class _Plan:
     """What is known about a decorated function before it is called."""
 
-    def __init__(self, operation: Operation, fn: Callable[..., Any]) -> None:
+    def __init__(self, operation: Operation, fn: Callable[..., object]) -> None:
         self._operation = operation
         self._name = operation.name or getattr(fn, "__qualname__", type(fn).__qualname__).rpartition("<locals>.")[2]
         self._signature: inspect.Signature | None = None
@@ -167,14 +170,14 @@ class _Plan:
         """Whether what a generator yields is recorded."""
         return self._operation.record_output
 
-    def start(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
+    def start(self, args: tuple[object, ...], kwargs: dict[str, object]) -> Run:
         """Start the span of one call."""
         run = Run(self._operation, self._name)
         run.start(lambda: self._bound(args, kwargs), is_made=False)
         return run
 
-    def _bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        bound: dict[str, Any] = {"args": args, "kwargs": kwargs}
+    def _bound(self, args: tuple[object, ...], kwargs: dict[str, object]) -> dict[str, object]:
+        bound: dict[str, object] = {"args": args, "kwargs": kwargs}
         if self._signature is not None:
             try:
                 bound = dict(self._signature.bind(*args, **kwargs).arguments)
@@ -186,8 +189,8 @@ class _Plan:
         return bound
 
 
-class Run:
-    """One operation while it runs. An error of ours stays inside; used by one thread at a time."""
+class Run(AbstractContextManager["Run"]):
+    """One operation while it runs, and the block that it runs in. An error of ours stays inside; used by one thread."""
 
     def __init__(self, operation: Operation, name: str) -> None:
         """Make it; the span is not started yet."""
@@ -196,6 +199,22 @@ class Run:
         self._pid = os.getpid()
         self.span: Span | None = None
         """The span; None where nothing is recorded."""
+        self._block: AbstractContextManager[None] | None = None
+
+    def __enter__(self) -> Self:
+        """Make the span, which was started, the current one."""
+        block = self._block = self.current()
+        block.__enter__()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None, /
+    ) -> None:
+        """End the span, with the exception that left the block, if any; the exception goes on."""
+        block, self._block = self._block, None
+        if block is not None:
+            block.__exit__(exc_type, exc, traceback)
+        self.end(exc)
 
     def start(self, value: object, *, is_made: bool = True) -> None:
         """Start the span with the input *value*, or with what it returns; for the decorator and the block."""
@@ -203,7 +222,7 @@ class Run:
             if not is_enabled():
                 return
             operation = self._operation
-            first: dict[str, Any] = {semconv.OPENINFERENCE_KIND: operation.kind.upper()}
+            first: dict[str, EmittedValue] = {semconv.OPENINFERENCE_KIND: operation.kind.upper()}
             if operation.kind in _NAMED:
                 first[_NAMED[operation.kind]] = self._name
             if operation.attributes:
@@ -223,7 +242,7 @@ class Run:
             if self._operation.record_output and self.span is not None and self.span.is_recording():
                 self._set(semconv.OUTPUT_VALUE, semconv.OUTPUT_MIME_TYPE, value)
 
-    def set_attributes(self, attributes: Mapping[str, Any]) -> None:
+    def set_attributes(self, attributes: Mapping[str, object]) -> None:
         """Set more attributes; values that OpenTelemetry does not take become JSON text. Never raises."""
         with guard("operation.attributes"):
             if self.span is not None:
@@ -275,7 +294,7 @@ class _Current(AbstractContextManager[None]):
 
     def __init__(self, span: Span | None) -> None:
         self._span = span
-        self._token: Any = None
+        self._token: Token[Context] | None = None
 
     def __enter__(self) -> None:
         if self._span is not None:
@@ -294,54 +313,60 @@ class _Current(AbstractContextManager[None]):
                 context.detach(self._token)
 
 
-def _plain(plan: _Plan, fn: Callable[..., Any]) -> Callable[..., Any]:
-    def run_plain(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the user's own function
-        run = plan.start(args, kwargs)
-        try:
-            with run.current():
-                result = fn(*args, **kwargs)
-        except BaseException as error:
-            run.end(error)
-            raise
-        run.set_output(result)
-        run.end()
-        return result
+def _plain(plan: _Plan, fn: Callable[..., object]) -> Callable[..., object]:
+    def run_plain(*args: object, **kwargs: object) -> object:
+        with plan.start(args, kwargs) as run:
+            result = fn(*args, **kwargs)
+            run.set_output(result)
+            return result
 
     return run_plain
 
 
-def _coroutine(plan: _Plan, fn: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    async def run_async(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the user's own function
-        run = plan.start(args, kwargs)
-        try:
-            with run.current():
-                result = await fn(*args, **kwargs)
-        except BaseException as error:
-            run.end(error)
-            raise
-        run.set_output(result)
-        run.end()
-        return result
+def _coroutine(plan: _Plan, fn: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
+    async def run_async(*args: object, **kwargs: object) -> object:
+        with plan.start(args, kwargs) as run:
+            result = await fn(*args, **kwargs)
+            run.set_output(result)
+            return result
 
     return run_async
 
 
 class _Items:
-    """The items that a generator yielded, as its output; the first ones, and how many there were."""
+    """Beside a generator: the items that it yielded, as the output; the first ones, and how many there were."""
 
-    def __init__(self, run: Run, *, keep: bool) -> None:
-        self._run = run
-        self._keep = keep
+    def __init__(self, plan: _Plan, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+        self._plan = plan
+        self._arguments = args, kwargs
+        self._run: Run | None = None
         self._items: list[object] = []
         self._count = 0
 
-    def add(self, item: object) -> None:
+    def start(self) -> None:
+        self._run = self._plan.start(*self._arguments)
+
+    def current(self) -> AbstractContextManager[None]:
+        return contextlib.nullcontext() if self._run is None else self._run.current()
+
+    def note_item(self, item: object) -> None:
         self._count += 1
-        if self._keep and len(self._items) < _KEPT_ITEMS:
+        if self._plan.keeps_output and len(self._items) < _KEPT_ITEMS:
             self._items.append(item)
 
-    def end(self, error: BaseException | None = None, *, closed_early: bool = False) -> None:
-        if self._count > len(self._items) and self._keep:
+    def returned(self) -> None:
+        self._end()
+
+    def raised(self, error: BaseException) -> None:
+        self._end(error)
+
+    def close_early(self) -> None:
+        self._end(closed_early=True)
+
+    def _end(self, error: BaseException | None = None, *, closed_early: bool = False) -> None:
+        if self._run is None:
+            return
+        if self._count > len(self._items) and self._plan.keeps_output:
             self._items.append(f"... {self._count - len(self._items)} more")
         self._run.set_output(self._items)
         self._run.end(error, closed_early=closed_early)
@@ -351,71 +376,34 @@ _KEPT_ITEMS = 1_000
 """Items of a generator that are kept until it ends."""
 
 
-def _generator(plan: _Plan, fn: Callable[..., Any]) -> Callable[..., Any]:
-    keep = plan.keeps_output
-
-    def run_generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:  # noqa: ANN401 - the user's own function
-        source: Generator[Any, Any, Any] = fn(*args, **kwargs)
-        run = plan.start(args, kwargs)
-        items = _Items(run, keep=keep)
-        sent: Any = None
-        thrown: BaseException | None = None
-        while True:
-            try:
-                # Never current across a yield: the reader's own spans are not part of it.
-                with run.current():
-                    item = _advance(source, sent, thrown)
-            except StopIteration as stop:
-                items.end()
-                return stop.value
-            except BaseException as error:
-                items.end(error)
-                raise
-            items.add(item)
-            sent = thrown = None
-            try:
-                sent = yield item
-            except GeneratorExit:
-                break
-            except BaseException as error:  # noqa: BLE001 - thrown in by the reader, handed to the original
-                thrown = error
-        # Outside the except block: what the original raises now gets no context that it would not have without us.
-        try:
-            with run.current():
-                source.close()
-        finally:
-            items.end(closed_early=True)
-        return None
+def _generator(
+    plan: _Plan, fn: Callable[..., Generator[object, object, object]]
+) -> Callable[..., Generator[object, object, object]]:
+    def run_generator(*args: object, **kwargs: object) -> Generator[object, object, object]:
+        return (yield from pass_on(fn(*args, **kwargs), _Items(plan, args, kwargs)))
 
     return run_generator
 
 
-def _advance(source: Generator[Any, Any, Any], sent: Any, thrown: BaseException | None) -> Any:  # noqa: ANN401 - the user's own
-    if thrown is not None:
-        return source.throw(thrown)
-    return next(source) if sent is None else source.send(sent)
-
-
-def _async_generator(plan: _Plan, fn: Callable[..., Any]) -> Callable[..., Any]:
-    keep = plan.keeps_output
-
-    async def run_async_generator(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:  # noqa: ANN401 - the user's own function
-        source: AsyncGenerator[Any, Any] = fn(*args, **kwargs)
-        run = plan.start(args, kwargs)
-        items = _Items(run, keep=keep)
-        sent: Any = None
+def _async_generator(
+    plan: _Plan, fn: Callable[..., AsyncGenerator[object, object]]
+) -> Callable[..., AsyncGenerator[object, object]]:
+    async def run_async_generator(*args: object, **kwargs: object) -> AsyncGenerator[object, object]:
+        source, items = fn(*args, **kwargs), _Items(plan, args, kwargs)
+        sent: object = None
         thrown: BaseException | None = None
+        items.start()
         while True:
             try:
-                with run.current():
+                with items.current():
                     item = await (source.asend(sent) if thrown is None else source.athrow(thrown))
             except StopAsyncIteration:
-                items.end()
+                items.returned()
                 return
             except BaseException as error:
-                items.end(error)
+                items.raised(error)
                 raise
-            items.add(item)
+            items.note_item(item)
             sent = thrown = None
             try:
                 sent = yield item
@@ -424,9 +412,9 @@ def _async_generator(plan: _Plan, fn: Callable[..., Any]) -> Callable[..., Any]:
             except BaseException as error:  # noqa: BLE001 - thrown in by the reader, handed to the original
                 thrown = error
         try:
-            with run.current():
+            with items.current():
                 await source.aclose()
         finally:
-            items.end(closed_early=True)
+            items.close_early()
 
     return run_async_generator

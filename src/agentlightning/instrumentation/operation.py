@@ -7,7 +7,7 @@ kept across a ``yield``; the parent is the span that was current when the call w
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from opentelemetry import context as context_api
 from opentelemetry import trace
@@ -19,7 +19,7 @@ from agentlightning.instrumentation.attribute import RESERVE, room
 from agentlightning.instrumentation.enclosing import enclosing_context
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable
     from contextvars import Token
     from types import TracebackType
 
@@ -102,6 +102,14 @@ class Operation:
             text = f"{text}: {error}"
         self._end(attributes, Status(StatusCode.ERROR, text))
 
+    def returned(self) -> None:
+        """End the span of a generator that has come to its end."""
+        self.succeed(self.stream_attributes)
+
+    def raised(self, error: BaseException) -> None:
+        """End the span of a generator with *error*, which goes on its way to the reader."""
+        self.fail(error, self.stream_attributes)
+
     def close_early(self) -> None:
         """End the span of a generator that its reader left: no error, and marked."""
         self._end(lambda: {**self.stream_attributes(), semconv.STREAM_STATE: "closed_early"}, None)
@@ -164,49 +172,3 @@ def call(operation: Operation, original: Callable[..., object]) -> object:
             raise
     operation.succeed(lambda: operation.result_attributes(result))
     return result
-
-
-def iterate(operation: Operation, inner: Iterator[object]) -> Generator[object, object, object]:
-    """Pass on what *inner* yields and returns, what is sent and thrown in, and how it is closed.
-
-    The span starts with the first item that is asked for, so a generator that nobody reads leaves no span.
-    """
-    source = cast("Generator[object, object, object]", inner)
-    sent: object = None
-    thrown: BaseException | None = None
-    operation.start()
-    while True:
-        try:
-            with operation.current():
-                item = _advance(source, sent, thrown)
-        except StopIteration as stop:
-            operation.succeed(operation.stream_attributes)
-            return stop.value
-        except BaseException as error:
-            operation.fail(error, operation.stream_attributes)
-            raise
-        with guard("operation.item"):
-            operation.note_item(item)
-        sent = thrown = None
-        try:
-            sent = yield item
-        except GeneratorExit:
-            break
-        except BaseException as error:  # noqa: BLE001 - thrown in by the reader, handed to the original
-            thrown = error
-    # Outside the except block: what the original raises now gets no context that it would not have without us.
-    try:
-        with operation.current():
-            close = getattr(source, "close", None)
-            if close is not None:
-                close()
-    finally:
-        operation.close_early()
-    return None
-
-
-def _advance(source: Generator[object, object, object], sent: object, thrown: BaseException | None) -> object:
-    """Take the next item the way the reader asked for it."""
-    if thrown is not None:
-        return source.throw(thrown)
-    return next(source) if sent is None else source.send(sent)

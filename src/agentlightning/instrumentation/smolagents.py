@@ -23,8 +23,9 @@ from opentelemetry import trace
 
 from agentlightning import semconv
 from agentlightning._internal.guard import guard
+from agentlightning._internal.passing import pass_on
 from agentlightning.instrumentation.base import Instrumentor, Patches
-from agentlightning.instrumentation.operation import Operation, call, is_inside, iterate
+from agentlightning.instrumentation.operation import Operation, call, is_inside
 from agentlightning.instrumentation.smolagents_operation import AgentRun, ModelCall, PlanningStep, ToolUse
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ class _Wrapping:
                 return original(self, *args, **kwargs)
             if _is_lazy(original, args, kwargs):
                 result = original(self, *args, **kwargs)
-                return iterate(operation, cast("Iterator[object]", result)) if isinstance(result, Iterator) else result
+                return pass_on(cast("Iterator[object]", result), operation) if isinstance(result, Iterator) else result
             return call(operation, original)
 
         return wrapper
