@@ -205,7 +205,11 @@ def _open(path: Path, *, writing: bool = False, leaves_folder: bool = False) -> 
     is_still = leaves_folder or not os.access(path.parent, os.W_OK)
     if not writing and is_still and not path.with_name(path.name + "-wal").exists():
         mode = "immutable=1"  # SQLite would make its log and the log's index there
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=30, isolation_level=None)
+    try:
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=30, isolation_level=None)
+    except sqlite3.OperationalError as error:
+        msg = f"cannot open {path}: {error if os.access(path, os.R_OK) else 'this user may not read it'}"
+        raise StoreUnavailableError(msg) from error
     try:
         application = connection.execute("PRAGMA application_id").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]

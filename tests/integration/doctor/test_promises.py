@@ -7,6 +7,7 @@ import os
 import random
 import re
 import resource
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from tests.integration.doctor.conftest import Doctor, Programs
 
+RIGHTS = "-dac_override,-dac_read_search"
 AGL = (sys.executable, "-m", "agentlightning.cli")
 EMIT = "from agentlightning import emit_message, emit_reward\nemit_message('x')\nemit_reward(1.0)\n"
 
@@ -253,6 +255,22 @@ def test_no_damage_is_too_much(programs: Programs, isolated: Path) -> None:
             for suffix in ("-wal", "-shm"):
                 copy.with_name(copy.name + suffix).unlink(missing_ok=True)
     assert refused > len(candidates)
+
+
+def test_a_store_that_may_not_be_read_is_one_line(programs: Programs, isolated: Path) -> None:
+    """Without the right to read the file each view says so; the remedy is the right."""
+    programs.run(EMIT)
+    path = isolated / "agentlightning.db"
+    path.chmod(0)
+    plain = [] if os.geteuid() else ["setpriv", "--bounding-set", RIGHTS, "--inh-caps", RIGHTS]
+    if plain and shutil.which("setpriv") is None:
+        pytest.skip("root may read everything")
+    for arguments in (["doctor", "--live", "--once"], ["doctor", "--follow", "abcd"], ["store", "verify"]):
+        done = subprocess.run([*plain, *AGL, *arguments], capture_output=True, text=True, check=False, timeout=19)
+        assert (done.returncode, done.stderr) == (2, f"agl: cannot open {path}: this user may not read it\n")
+    done = subprocess.run([*plain, *AGL, "doctor", "--json"], capture_output=True, text=True, check=False, timeout=19)
+    rows = {row["what"]: row for section in json.loads(done.stdout)["sections"] for row in section["rows"]}
+    assert rows["store"]["remedy"] == f"chmod u+rw {path}; or name another file with AGL_STORE"
 
 
 def test_options_are_explained() -> None:

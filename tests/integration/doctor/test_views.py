@@ -77,7 +77,7 @@ def test_live_figures_are_those_of_the_program(writing: subprocess.Popen[str]) -
     assert found["store_bytes"] > 0
     settings.forget()
     text = CliRunner().invoke(group, ["doctor", "--live"]).output
-    assert "100 in the last 60 s, 1.7 a second" in text
+    assert "100 in the last 60 s, 1.7/s" in text
     assert "10, rate 10.00%" in text
     assert text.count("store ") == 1
 

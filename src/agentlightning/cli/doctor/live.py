@@ -198,13 +198,13 @@ def _lines(figures: Figures) -> list[str]:
     last = f"last {figures.window_s:.0f} s"
     rows = [
         ("store", figures.url),
-        ("spans", f"{count(figures.spans)} in the {last}, {figures.per_s:,.1f} a second"),
+        ("spans", f"{count(figures.spans)} in the {last}, {figures.per_s:,.1f}/s"),
         ("errors", f"{count(figures.errors)}, rate {_percent(figures.error_rate)}"),
         ("duration", f"p50 {_time(figures.p50_s)}, p99 {_time(figures.p99_s)}"),
         ("calls", f"{count(figures.calls)}, p50 {_time(figures.call_p50_s)}, p99 {_time(figures.call_p99_s)}"),
         ("programs", f"{plural(figures.programs, 'process', 'processes')}, {figures.memory_bytes / 2**20:,.0f} MB"),
         ("produced", f"{count(figures.produced)}, waiting {count(figures.waiting)}, lost {count(figures.lost)}"),
-        ("success", f"{_percent(figures.success_rate)} of the spans of these programs"),
+        ("success", f"{_percent(figures.success_rate)} of their spans"),
         ("disk", f"{figures.store_bytes / 2**20:,.1f} MB; answered in {figures.answer_s * 1e3:.0f} ms"),
     ]
     return [style(f"{name:<9}", bold=True) + fit(text, max(10, width() - 9)).rstrip() for name, text in rows]

@@ -60,6 +60,8 @@ def store_finding(reading: Reading) -> Finding:
             return Finding(FAIL, "store", text, "pip install --upgrade agentlightning")
         if isinstance(error, AccessError):
             return Finding(FAIL, "store", text, "export AGL_STORE_TOKEN=...  (agl store token makes one)")
+        if reading.path is not None and not os.access(reading.path, os.R_OK):
+            return Finding(FAIL, "store", text, f"chmod u+rw {reading.path}; or name another file with AGL_STORE")
         if reading.path is not None:
             return Finding(FAIL, "store", text, "agl store verify; or name another file with AGL_STORE")
         return Finding(FAIL, "store", text, "agl store serve  (there), then check AGL_STORE and the network")
