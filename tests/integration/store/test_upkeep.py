@@ -220,6 +220,7 @@ def test_verify_names_what_does_not_fit(tmp_path: Path, capsys: pytest.CaptureFi
         "UPDATE spans SET end_ns = end_ns + 1 WHERE sequence_id = 2",
         "UPDATE spans SET status_description = '' WHERE sequence_id = 2",
         "UPDATE spans SET crc = 'x' WHERE sequence_id = 2",
+        "UPDATE spans SET packed = crc, crc = NULL WHERE sequence_id = 2",
     ],
 )
 def test_verify_names_the_span_that_was_changed(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import zlib
+from types import NoneType
 from typing import TYPE_CHECKING, cast
 
 import msgspec
@@ -28,6 +29,12 @@ COLUMNS = (
 
 DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError)
 """What reading a damaged file raises: SQLite's message itself may hold bytes of it that are no text."""
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "sequence_id": (int,), "start_ns": (int,), "source_id": (int,), "end_ns": (int, NoneType),
+    "parent_id": (str, NoneType), "status_description": (str, NoneType), "packed": (bytes, NoneType),
+}  # fmt: skip
+"""What a column holds that is not always text."""
 
 SEQUENCE = COLUMNS.index("sequence_id")
 _CRC = len(COLUMNS)
@@ -148,8 +155,8 @@ def _text(value: bytes) -> str:
 def _fits(row: tuple[object, ...]) -> bool:
     """Tell whether a row is as it was written."""
     crc, sequence_id = row[_CRC], row[SEQUENCE]
-    if crc is None:
-        return True
+    if crc is None:  # of an earlier release, or by a bit that moved the columns
+        return all(isinstance(value, _TYPES.get(name, str)) for name, value in zip(COLUMNS, row, strict=False))
     if not isinstance(crc, int) or not isinstance(sequence_id, int):
         return False
     columns = list(row[:_CRC])
