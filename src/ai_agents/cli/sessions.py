@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -295,7 +295,7 @@ def _figure(name: str, value: float | None) -> str:
 def _write(session: TelemetrySession, output: Path) -> None:
     from ai_agents.cli.chart import write_chart  # noqa: PLC0415 - only where something is written
 
-    writers: dict[str, Callable[[], Any]] = {
+    writers: dict[str, Callable[[], object]] = {
         ".json": lambda: output.write_text(session.to_json(), encoding="utf-8"),
         ".csv": lambda: _write_csv(session, output),
     }

@@ -9,11 +9,17 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentlightning.errors import SettingError
 from ai_agents.core.model_types import ModelType, model_type_for
 from ai_agents.lib.smolagents import load_smolagents
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Config = dict[str, Any]
+"""Name and parameters of a model, as its class takes them."""
 
 _DEFAULTS = {
     ModelType.FAST: (0.1, 1024, 30),
@@ -24,11 +30,11 @@ _DEFAULTS = {
 
 DEFAULT_MODEL = "gpt-4o-mini"
 
-_cache: dict[tuple[str, ...], Any] = {}
+_cache: dict[tuple[str, ...], object] = {}
 _lock = threading.Lock()
 
 
-def get_model_config(task_type: str, override: dict[str, Any] | None = None) -> dict[str, Any]:
+def get_model_config(task_type: str, override: Mapping[str, object] | None = None) -> Config:
     """Return name and parameters of the model for a kind of task; *override* wins.
 
     Raises:
@@ -36,7 +42,7 @@ def get_model_config(task_type: str, override: dict[str, Any] | None = None) -> 
     """
     kind = model_type_for(task_type)
     temperature, max_tokens, timeout = _DEFAULTS[kind]
-    config: dict[str, Any] = {
+    config: Config = {
         "model": os.environ.get(f"{kind.value}_MODEL") or os.environ.get("MODEL") or DEFAULT_MODEL,
         "temperature": _number(f"{kind.value}_MODEL_TEMPERATURE", temperature),
         "max_tokens": int(_number(f"{kind.value}_MODEL_MAX_TOKENS", max_tokens)),
@@ -48,7 +54,7 @@ def get_model_config(task_type: str, override: dict[str, Any] | None = None) -> 
 def get_model_for_task(
     task_type: str,
     framework: str | None = None,
-    override: dict[str, Any] | None = None,
+    override: Mapping[str, object] | None = None,
     *,
     cache: bool = True,
 ) -> Any:  # noqa: ANN401 - a dict, or a model of smolagents
@@ -77,7 +83,7 @@ def get_model_for_task(
         return _cache[key]
 
 
-def _make(config: dict[str, Any]) -> Any:  # noqa: ANN401 - a model of smolagents
+def _make(config: Config) -> object:
     library = load_smolagents()
     client = {"timeout": config.pop("timeout")}
     if "extra_headers" in config:

@@ -8,15 +8,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from agentlightning.errors import MissingExtraError
+from ai_agents.core.agents.baseagent import AgentOptions
 from ai_agents.core.model_types import TASK_TYPES, TaskType
 from ai_agents.micro_agents.base_micro_agent import BaseMicroAgent
 from ai_agents.tools import get_tools
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from typing_extensions import Unpack
 
 LIST_FILES = ("agents.yaml", "agents.yml")
 FOLDER = "micro_agents"
@@ -28,24 +31,31 @@ _TYPES = ("micro",)
 _CALL_TYPES = ("tool_call", "code_act")
 
 
+class MicroAgentOptions(AgentOptions, total=False):
+    """What a micro agent takes beside its model."""
+
+    project_path: str
+    """Folder of the files, default the working directory."""
+
+
 @dataclass(frozen=True)
 class AgentConfig:
     """What YAML says of one agent."""
 
     name: str
-    tools: tuple[Any, ...]
+    tools: tuple[str | Mapping[str, object], ...]
     description: str = ""
     task_type: str = TaskType.CODE_GENERATION
     tool_call_type: str = "tool_call"
     guidance: str = ""
     max_steps: int = 20
-    agent_tool: dict[str, Any] = field(default_factory=dict[str, Any])
+    agent_tool: dict[str, object] = field(default_factory=dict[str, object])
 
 
 class YamlMicroAgent(BaseMicroAgent):
     """A micro agent whose name, tools and guidance come from YAML."""
 
-    def __init__(self, config: AgentConfig, model: Any = None, **options: Any) -> None:  # noqa: ANN401 - see BaseAgent
+    def __init__(self, config: AgentConfig, model: object = None, **options: Unpack[MicroAgentOptions]) -> None:
         """Make the agent that *config* describes; see ``BaseMicroAgent``."""
         self.config = config
         self.name = config.name
@@ -55,7 +65,7 @@ class YamlMicroAgent(BaseMicroAgent):
         self.max_steps = config.max_steps
         super().__init__(model, **options)
 
-    def _get_tools(self) -> Sequence[Any]:
+    def _get_tools(self) -> Sequence[object]:
         return get_tools(self.config.tools, self._project_path)
 
     def _prompt(self, task: str) -> str:
@@ -69,7 +79,9 @@ class YamlAgentFactory:
     """Makes agents, and tools that ask them, from configurations and folders."""
 
     @staticmethod
-    def create_agent(config: dict[str, Any], model: Any = None, **options: Any) -> YamlMicroAgent:  # noqa: ANN401 - see BaseAgent
+    def create_agent(
+        config: Mapping[str, object], model: object = None, **options: Unpack[MicroAgentOptions]
+    ) -> YamlMicroAgent:
         """Return the agent that *config* describes.
 
         Raises:
@@ -80,7 +92,7 @@ class YamlAgentFactory:
         return agent
 
     @staticmethod
-    def create_agent_tool(config: dict[str, Any]) -> list[Any]:
+    def create_agent_tool(config: Mapping[str, object]) -> list[Callable[..., object]]:
         """Return the tools that *config* names.
 
         Raises:
@@ -89,7 +101,7 @@ class YamlAgentFactory:
         return get_tools(read_config(config).tools)
 
     @staticmethod
-    def create_agent_as_tool(config: dict[str, Any], model: Any = None) -> list[Callable[[str], str]]:  # noqa: ANN401 - see BaseAgent
+    def create_agent_as_tool(config: Mapping[str, object], model: object = None) -> list[Callable[[str], str]]:
         """Return a function that asks the agent, none where ``agent_tool`` is not enabled.
 
         Raises:
@@ -123,7 +135,7 @@ class YamlAgentFactory:
         return [function for functions in found for function in functions]
 
     @staticmethod
-    def load_agents_from_directory(folder: str | Path) -> dict[str, list[Any]]:
+    def load_agents_from_directory(folder: str | Path) -> dict[str, list[Callable[..., object]]]:
         """Return the tools of each agent in a folder, by its name.
 
         Raises:
@@ -138,8 +150,8 @@ def create_agent_from_yaml(
     name: str,
     path: str | Path | None = None,
     *,
-    model: Any = None,  # noqa: ANN401 - any model that smolagents has
-    **options: Any,  # noqa: ANN401 - see BaseMicroAgent
+    model: object = None,
+    **options: Unpack[MicroAgentOptions],
 ) -> YamlMicroAgent:
     """Return the agent *name* of a configuration, with telemetry like every agent.
 
@@ -168,7 +180,7 @@ def create_agent_from_yaml(
     raise ValueError(msg)
 
 
-def read_config(config: dict[str, Any]) -> AgentConfig:
+def read_config(config: Mapping[str, object]) -> AgentConfig:
     """Return a checked configuration.
 
     Raises:
@@ -191,13 +203,13 @@ def read_config(config: dict[str, Any]) -> AgentConfig:
         raise ValueError(msg)
     return AgentConfig(
         name,
-        tuple(cast("list[Any]", tools)),
+        tuple(cast("list[str | Mapping[str, object]]", tools)),
         str(config.get("description") or ""),
         TASK_TYPES[task_type],
         call_type,
         str(config.get("guidance") or ""),
         max_steps,
-        dict(config.get("agent_tool") or {}),
+        dict(cast("Mapping[str, object]", config.get("agent_tool") or {})),
     )
 
 
@@ -208,13 +220,13 @@ def _choice(name: str, key: str, value: object, choices: Sequence[str]) -> str:
     return str(value)
 
 
-def _in_folder(folder: Path) -> Iterator[dict[str, Any]]:
+def _in_folder(folder: Path) -> Iterator[dict[str, object]]:
     for file in sorted(folder.iterdir()):
         if file.suffix in _SUFFIXES:
             yield from _in_file(file)
 
 
-def _in_file(file: Path) -> Iterator[dict[str, Any]]:
+def _in_file(file: Path) -> Iterator[dict[str, object]]:
     """Yield the configurations in a file; none where there is no file."""
     if not file.is_file():
         return
@@ -231,10 +243,10 @@ def _in_file(file: Path) -> Iterator[dict[str, Any]]:
         if not isinstance(config, dict):
             msg = f"{file}: an agent is {config!r}; it must have keys such as name and tools"
             raise ValueError(msg)  # noqa: TRY004 - wrong content of a file is a ValueError, as documented
-        yield {"guidance": guidance, **cast("dict[str, Any]", config)}
+        yield {"guidance": guidance, **cast("dict[str, object]", config)}
 
 
-def _parse(text: str, file: Path) -> dict[str, Any]:
+def _parse(text: str, file: Path) -> dict[str, object]:
     try:
         import yaml  # noqa: PLC0415 - optional, comes with smolagents
     except ImportError:
@@ -248,4 +260,4 @@ def _parse(text: str, file: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         msg = f"{file}: it must hold 'agents:', or the keys of one agent"
         raise ValueError(msg)  # noqa: TRY004 - see above
-    return cast("dict[str, Any]", data)
+    return cast("dict[str, object]", data)

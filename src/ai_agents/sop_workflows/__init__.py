@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agentlightning.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from jinja2 import Environment
 
 __all__ = ["SOPManager", "get_available_sop_categories", "get_sop"]
 
@@ -26,7 +28,7 @@ class SOPManager:
     def __init__(self, sop_workflows_dir: str | Path | None = None) -> None:
         """Use the folders in *sop_workflows_dir*, default those of this package."""
         self.sop_workflows_dir = Path(sop_workflows_dir) if sop_workflows_dir else Path(__file__).parent
-        self._jinja_envs: dict[str, Any] = {}
+        self._jinja_envs: dict[str, Environment] = {}
 
     def get_available_categories(self) -> list[str]:
         """Return the names of the categories, sorted."""
@@ -51,17 +53,19 @@ class SOPManager:
         return self._render(folder, found.name, values or {})
 
     def _render(self, folder: Path, name: str, values: Mapping[str, object]) -> str:
-        environment, errors = self._environment(folder)
+        environment = self._environment(folder)
+        from jinja2 import TemplateError, TemplateSyntaxError  # noqa: PLC0415 - optional, and there by now
+
         try:
             return str(environment.get_template(name).render(**values))
-        except errors.TemplateSyntaxError as error:
+        except TemplateSyntaxError as error:
             msg = f"{folder.name}/{name}: 语法错误 (syntax error) in line {error.lineno}: {error.message}"
             raise ValueError(msg) from None
-        except errors.TemplateError as error:
+        except TemplateError as error:
             msg = f"{folder.name}/{name}: {error}"
             raise ValueError(msg) from None
 
-    def _environment(self, folder: Path) -> tuple[Any, Any]:
+    def _environment(self, folder: Path) -> Environment:
         try:
             import jinja2  # noqa: PLC0415 - optional, comes with smolagents
             from jinja2 import sandbox  # noqa: PLC0415 - see above
@@ -77,7 +81,7 @@ class SOPManager:
                 autoescape=False,  # the text is Markdown for a model, not a page
                 undefined=jinja2.ChainableUndefined,
             )
-        return self._jinja_envs[key], jinja2.exceptions
+        return self._jinja_envs[key]
 
 
 def _file_of(folder: Path) -> Path | None:

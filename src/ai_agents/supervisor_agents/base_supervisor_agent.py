@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ai_agents.core.agents.baseagent import BaseAgent
 from ai_agents.core.model_types import TaskType
@@ -14,6 +14,10 @@ from ai_agents.tools import get_tools
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from typing_extensions import Unpack
+
+    from ai_agents.core.agents.baseagent import AgentOptions
+    from ai_agents.lib.smolagents import Agent
     from ai_agents.micro_agents import BaseMicroAgent
 
 _PRINCIPLES = """\
@@ -37,23 +41,23 @@ class BaseSupervisorAgent(BaseAgent, base=True):
     def __init__(
         self,
         project_path: str = "",
-        model: Any = None,  # noqa: ANN401 - any model that smolagents has
+        model: object = None,
         *,
         sop_manager: SOPManager | None = None,
-        **options: Any,  # noqa: ANN401 - see BaseAgent
+        **options: Unpack[AgentOptions],
     ) -> None:
         """Make the agent for the files in *project_path*, default the working directory; see ``BaseAgent``."""
         super().__init__(model, **options)
         self._project_path = project_path
         self._sop = sop_manager or SOPManager()
 
-    def _make_agent(self) -> Any:  # noqa: ANN401 - an agent of smolagents
-        options: dict[str, Any] = {"managed_agents": [agent.get_code_agent() for agent in self._get_micro_agents()]}
+    def _make_agent(self) -> Agent:
+        options: dict[str, object] = {"managed_agents": [agent.get_code_agent() for agent in self._get_micro_agents()]}
         if self.tool_call_type != "tool_call":
             options["additional_authorized_imports"] = self.authorized_imports
         return self._new_agent(**options)
 
-    def _get_tools(self) -> Sequence[Any]:
+    def _get_tools(self) -> Sequence[object]:
         return get_tools(("browse_directory", "file_search", "text_grep", "file_reader"), self._project_path)
 
     def _get_micro_agents(self) -> Sequence[BaseMicroAgent]:

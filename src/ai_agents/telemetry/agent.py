@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import uuid
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from opentelemetry import trace
 
@@ -18,7 +18,7 @@ from ai_agents.telemetry.stream import AGENT_ID, AGENT_PARENT, TASK_ID
 from ai_agents.telemetry.types import AgentType, TaskStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
     from contextlib import AbstractContextManager
     from types import TracebackType
 
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 _TITLE = 200
 """Characters of a task that a rollout is listed under."""
+
+
+class _Agent(Protocol):
+    def run(self, *args: object, **kwargs: object) -> object: ...
 
 
 class TelemetryInstrumentedAgent:
@@ -38,15 +42,15 @@ class TelemetryInstrumentedAgent:
 
     def __init__(
         self,
-        agent: Any,  # noqa: ANN401 - anything with run or __call__
+        agent: object,
         agent_name: str | None = None,
         agent_type: AgentType | None = None,
         telemetry_collector: TelemetryCollector | None = None,
         micro_agent_name: str | None = None,
         task_id: str | None = None,
     ) -> None:
-        """Wrap *agent*; without a collector it is passed through as it is."""
-        self._agent = agent
+        """Wrap *agent*, anything with ``run`` or ``__call__``; without a collector it is passed through as it is."""
+        self._agent = cast("_Agent", agent)
         self._agent_name = agent_name or type(agent).__name__
         self._micro_agent_name = micro_agent_name
         self._agent_type = agent_type or AgentType.MICRO
@@ -59,15 +63,15 @@ class TelemetryInstrumentedAgent:
         agent: object = self._agent
         return type(agent)
 
-    def run(self, task: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the agent's own
+    def run(self, task: object, *args: object, **kwargs: object) -> Any:  # noqa: ANN401 - the agent's own answer
         """Run the agent; its result or exception is passed on."""
         if self._telemetry_collector is None:
             return self._agent.run(task, *args, **kwargs)
         return self._record(self._agent.run, (task, *args), kwargs)
 
-    def __call__(self, task: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the agent's own
+    def __call__(self, task: object, **kwargs: object) -> Any:  # noqa: ANN401 - the agent's own answer
         """Call the agent; its result or exception is passed on."""
-        call = getattr(self._agent, "__call__")  # noqa: B004, B009 - an attribute of the instance counts too
+        call: Callable[..., object] = getattr(self._agent, "__call__")  # noqa: B004, B009 - an attribute of the instance counts too
         if self._telemetry_collector is None:
             return call(task, **kwargs)
         return self._record(call, (task,), kwargs)
@@ -78,14 +82,14 @@ class TelemetryInstrumentedAgent:
             raise AttributeError(name)
         return getattr(self._agent, name)
 
-    def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401 - the agent's own
+    def __setattr__(self, name: str, value: object) -> None:
         """Set an attribute of the agent."""
         if name in TelemetryInstrumentedAgent._OWN:
             object.__setattr__(self, name, value)
         else:
             setattr(self._agent, name, value)
 
-    def _record(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401 - the agent's own
+    def _record(self, function: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]) -> object:
         execution = _Execution(self)
         try:
             with execution.block():
@@ -94,7 +98,7 @@ class TelemetryInstrumentedAgent:
             execution.fail(error)
             raise
         if inspect.isgenerator(result):
-            return execution.follow(cast("Generator[Any, Any, Any]", result))
+            return execution.follow(cast("Generator[object, object, object]", result))
         execution.end(TaskStatus.PARTIAL if _hit_limit(result) else TaskStatus.COMPLETED)
         return result
 
@@ -119,7 +123,7 @@ class _Execution:
         parent = f"{current.span_id:016x}" if current.is_valid else ""
         return span_attributes({AGENT_ID: self._id, AGENT_PARENT: parent})
 
-    def follow(self, items: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    def follow(self, items: Generator[object, object, object]) -> Generator[object, object, object]:
         """Pass a stream on; the run ends with it."""
         try:
             result = yield from items
@@ -149,7 +153,7 @@ class TelemetryContext:
 
     def __init__(  # noqa: PLR0913, PLR0917 - a signature that programs use
         self,
-        agent: Any,  # noqa: ANN401 - anything with run or __call__
+        agent: object,
         agent_name: str,
         task: str,
         sop_category: str | None = None,
@@ -192,7 +196,7 @@ class TelemetryContext:
         with safe_telemetry_operation("telemetry_context"):
             self._blocks.__exit__(kind, error, traceback)
 
-    def _begin(self) -> Any:  # noqa: ANN401 - the agent, wrapped
+    def _begin(self) -> object:
         from ai_agents.telemetry.manager import TelemetryManager  # noqa: PLC0415 - tests replace it there
 
         manager = TelemetryManager.get_instance()
@@ -212,7 +216,7 @@ class TelemetryContext:
 
 
 def telemetry_context(  # noqa: PLR0913, PLR0917 - a signature that programs use
-    agent: Any,  # noqa: ANN401 - anything with run or __call__
+    agent: object,
     agent_name: str,
     task: str,
     sop_category: str | None = None,

@@ -5,7 +5,7 @@ The functions take records out of the tasks and the session they are given; the 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ai_agents.telemetry.loose import aware
 from ai_agents.telemetry.types import AgentExecution, LLMCall
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from ai_agents.telemetry.types import TaskExecution, TelemetrySession, ToolExecution
+    from ai_agents.telemetry.value import JsonObject
 
     Record = LLMCall | ToolExecution
-    Line = dict[str, Any]
 
 _KEPT_TASKS = 100
 
 
-def take_record(task: TaskExecution, agent_name: str, record: Record) -> Line:
+def take_record(task: TaskExecution, agent_name: str, record: Record) -> JsonObject:
     """Return a call or a use of a tool as a line, and add it to the sums of its task."""
     task.archived_records += 1
     kind = "tool"
@@ -32,7 +32,7 @@ def take_record(task: TaskExecution, agent_name: str, record: Record) -> Line:
     return {"kind": kind, "task_id": task.task_id, "agent_name": agent_name, **record.to_dict()}
 
 
-def take_records(task: TaskExecution, keep: int) -> Iterator[Line]:
+def take_records(task: TaskExecution, keep: int) -> Iterator[JsonObject]:
     """Take all but the newest *keep* records out of each list of *task* and of its agents."""
     for agent_name, records in _lists(task):
         taken = records[:-keep]
@@ -41,7 +41,7 @@ def take_records(task: TaskExecution, keep: int) -> Iterator[Line]:
             yield take_record(task, agent_name, record)
 
 
-def take_agents(task: TaskExecution, keep: int) -> Iterator[Line]:
+def take_agents(task: TaskExecution, keep: int) -> Iterator[JsonObject]:
     """Take all but the newest *keep* runs of agents out of *task*."""
     taken = task.agents[:-keep]
     del task.agents[:-keep]
@@ -54,7 +54,7 @@ def take_agents(task: TaskExecution, keep: int) -> Iterator[Line]:
         yield line
 
 
-def take_tasks(session: TelemetrySession, size: int, wanted: int) -> Iterator[tuple[TaskExecution, Line]]:
+def take_tasks(session: TelemetrySession, size: int, wanted: int) -> Iterator[tuple[TaskExecution, JsonObject]]:
     """Take the tasks that ended first out of *session*, until what was *size* records is at most *wanted*."""
     place = 0
     while size > wanted and place < len(session.tasks) - _KEPT_TASKS:

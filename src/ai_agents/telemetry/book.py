@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
 
-    from ai_agents.telemetry.archive import Line
     from ai_agents.telemetry.types import EnvironmentInfo
+    from ai_agents.telemetry.value import JsonObject
 
     Record = LLMCall | ToolExecution
 
@@ -175,7 +175,7 @@ class Book:
         """Tell whether there is more in memory than should be, or so many times as much."""
         return self.records + self.shells > times * MAX_RECORDS
 
-    def take_archive(self) -> list[Line]:
+    def take_archive(self) -> list[JsonObject]:
         """Take older records out of memory, each as plain data, and keep their sums; empty unless there are too many.
 
         First go the older records of long lists and the older runs of tasks with many; then the tasks that ended first.
@@ -186,7 +186,7 @@ class Book:
             fill_costs(self._all_tasks())
             for _, record in self._floating.values():
                 fill_cost(record)
-            taken: list[Line] = []
+            taken: list[JsonObject] = []
             for keep in _KEPT_RECORDS:
                 taken += self._take_older(keep)
                 if self.is_full():
@@ -195,7 +195,7 @@ class Book:
                     break
             return taken
 
-    def _take_older(self, keep: int) -> list[Line]:
+    def _take_older(self, keep: int) -> list[JsonObject]:
         taken = [
             archive.take_record(task, "", record)
             for task, record in map(self._floating.pop, list(self._floating)[:-keep])
@@ -206,8 +206,8 @@ class Book:
         self._count_again()
         return taken
 
-    def _take_tasks(self) -> list[Line]:
-        taken: list[Line] = []
+    def _take_tasks(self) -> list[JsonObject]:
+        taken: list[JsonObject] = []
         for task, line in archive.take_tasks(self.session, self.records + self.shells, MAX_RECORDS // 2):
             taken.append(line)
             if self._ended_tasks.get(task.task_id) is task:

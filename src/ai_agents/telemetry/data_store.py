@@ -15,7 +15,7 @@ import time
 from collections import OrderedDict
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ai_agents.telemetry.error_handler import PERSISTENT_STORAGE, get_error_handler
 from ai_agents.telemetry.folder import (
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ai_agents.telemetry.types import TelemetrySession
+    from ai_agents.telemetry.value import JsonObject
 
 FIRST_WRITE_S = 1.0
 """How soon after its first record a session is on disk; the next writes come after 2, 4, 8 … seconds, until it is the
@@ -194,9 +195,9 @@ class TelemetryDataStore:
                     removed += 1
         return removed
 
-    def get_storage_stats(self) -> dict[str, Any]:
+    def get_storage_stats(self) -> JsonObject:
         """Return path, number, size and age of the files; zeros and ``error`` when the folder cannot be read."""
-        stats: dict[str, Any] = {
+        stats: JsonObject = {
             "storage_dir": str(self.storage_dir),
             "storage_path": str(self.storage_dir),
             "has_current_session": self._current_session is not None,

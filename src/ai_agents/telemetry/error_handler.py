@@ -12,17 +12,20 @@ import json
 import threading
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from ai_agents.telemetry.log import logger
 from ai_agents.telemetry.types import TelemetrySession
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
     from types import TracebackType
 
-    F = TypeVar("F", bound=Callable[..., Any])
-    Wrap = Callable[[F], F]
+    F = TypeVar("F", bound=Callable[..., object])
+
+P = ParamSpec("P")
+T = TypeVar("T")
+D = TypeVar("D")
 
 PERSISTENT_STORAGE = "persistent_storage"
 """Component that is disabled after repeated storage errors: sessions stay in memory."""
@@ -170,38 +173,45 @@ class SafeOperation:
         After an error a function returns None, and a generator ends.
         """
         if inspect.isasyncgenfunction(function):
-            wrapper: Any = self._async_generator(function)
+            wrapper: object = self._async_generator(function)
         elif inspect.iscoroutinefunction(function):
             wrapper = self._coroutine(function)
         elif inspect.isgeneratorfunction(function):
             wrapper = self._generator(function)
         else:
             wrapper = self._plain(function)
-        return cast("F", functools.wraps(function)(wrapper))
+        return cast("F", wrapper)
 
-    def _plain(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapper(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the function's own
+    def _plain(self, function: Callable[P, T]) -> Callable[P, T | None]:
+        @functools.wraps(function)
+        def wrapper(*args: P.args, **kwargs: P.kwargs) -> T | None:
             with self:
                 return function(*args, **kwargs)
+            return None
 
         return wrapper
 
-    def _coroutine(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        async def wrapper(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the function's own
+    def _coroutine(self, function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T | None]]:
+        @functools.wraps(function)
+        async def wrapper(*args: P.args, **kwargs: P.kwargs) -> T | None:
             with self:
                 return await function(*args, **kwargs)
+            return None
 
         return wrapper
 
-    def _generator(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:  # noqa: ANN401 - the function's own
+    def _generator(self, function: Callable[P, Generator[T, object, D]]) -> Callable[P, Generator[T, object, D | None]]:
+        @functools.wraps(function)
+        def wrapper(*args: P.args, **kwargs: P.kwargs) -> Generator[T, object, D | None]:
             with self:
-                yield from cast("Generator[Any, Any, Any]", function(*args, **kwargs))
+                return (yield from function(*args, **kwargs))
+            return None
 
         return wrapper
 
-    def _async_generator(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:  # noqa: ANN401 - the function's own
+    def _async_generator(self, function: Callable[P, AsyncGenerator[T]]) -> Callable[P, AsyncGenerator[T]]:
+        @functools.wraps(function)
+        async def wrapper(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[T]:
             with self:
                 async with contextlib.aclosing(function(*args, **kwargs)) as items:
                     async for item in items:
@@ -215,39 +225,53 @@ def safe_telemetry_operation(operation_name: str = "telemetry_operation") -> Saf
     return SafeOperation(operation_name)
 
 
-def safe_telemetry_call(operation_name: str = "telemetry_call") -> Wrap[Any]:
+def safe_telemetry_call(
+    operation_name: str = "telemetry_call",
+) -> Callable[[Callable[P, T]], Callable[P, T | None]]:
     """Return a decorator; a call that fails is counted and returns None."""
     return _decorator(lambda error, _: get_error_handler().handle_collection_error(error, operation_name))
 
 
-def safe_storage_operation(operation_name: str = "storage") -> Wrap[Any]:
+def safe_storage_operation(operation_name: str = "storage") -> Callable[[Callable[P, T]], Callable[P, T | bool]]:
     """Return a decorator; a call that fails is counted as a storage error and returns False."""
 
-    def failed(error: Exception, _: tuple[Any, ...]) -> bool:
+    def failed(error: Exception, _: tuple[object, ...]) -> bool:
         get_error_handler().handle_storage_error(error, operation_name)
         return False
 
     return _decorator(failed)
 
 
-def safe_instrumentation(component: str = "instrumentation") -> Wrap[Any]:
+def safe_instrumentation(
+    component: str = "instrumentation",
+) -> Callable[[Callable[P, T]], Callable[P, T | object]]:
     """Return a decorator; a call that fails disables *component* and returns its second argument, else its first."""
 
-    def failed(error: Exception, args: tuple[Any, ...]) -> Any:  # noqa: ANN401 - whatever was handed in
+    def failed(error: Exception, args: tuple[object, ...]) -> object:
         get_error_handler().handle_instrumentation_error(error, component)
         return args[1] if len(args) > 1 else args[0] if args else None
 
     return _decorator(failed)
 
 
-def with_fallback_data(fallback_value: Any) -> Wrap[Any]:  # noqa: ANN401 - whatever the caller wants
+def with_fallback_data(fallback_value: D) -> Callable[[Callable[P, T]], Callable[P, T | D]]:
     """Return a decorator; a call that fails or returns None returns *fallback_value* instead."""
 
-    def failed(error: Exception, _: tuple[Any, ...]) -> Any:  # noqa: ANN401 - see above
+    def failed(error: Exception, _: tuple[object, ...]) -> D:
         get_error_handler().handle_collection_error(error, "fallback")
         return fallback_value
 
-    return _decorator(failed, lambda result: fallback_value if result is None else result)
+    def decorate(function: Callable[P, T]) -> Callable[P, T | D]:
+        safe = _decorator(failed)(function)
+
+        @functools.wraps(function)
+        def wrapper(*args: P.args, **kwargs: P.kwargs) -> T | D:
+            result = safe(*args, **kwargs)
+            return fallback_value if result is None else result
+
+        return wrapper
+
+    return decorate
 
 
 def log_telemetry_error(error: BaseException, context: str = "") -> None:
@@ -255,7 +279,7 @@ def log_telemetry_error(error: BaseException, context: str = "") -> None:
     logger.warning("telemetry error while %s: %s: %s", context, type(error).__name__, error)
 
 
-def ensure_safe_json_serialization(data: Any) -> str:  # noqa: ANN401 - anything
+def ensure_safe_json_serialization(data: object) -> str:
     """Return JSON text of *data*; where that fails, of an object that says so."""
     try:
         return json.dumps(data, default=_plain, ensure_ascii=False)
@@ -278,8 +302,9 @@ def create_fallback_session(session_id: str) -> TelemetrySession:
 
 def _plain(value: object) -> object:
     """Return a record as plain data; anything else is for JSON to refuse."""
-    if hasattr(value, "to_dict"):
-        return cast("Any", value).to_dict()
+    to_dict: object = getattr(value, "to_dict", None)
+    if callable(to_dict):
+        return to_dict()
     if isinstance(value, (datetime, Path)):
         return str(value)
     msg = f"{type(value).__name__} is no JSON"
@@ -287,13 +312,13 @@ def _plain(value: object) -> object:
 
 
 def _decorator(
-    failed: Callable[[Exception, tuple[Any, ...]], Any], finish: Callable[[Any], Any] = lambda result: result
-) -> Wrap[Any]:
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+    failed: Callable[[Exception, tuple[object, ...]], D],
+) -> Callable[[Callable[P, T]], Callable[P, T | D]]:
+    def decorate(function: Callable[P, T]) -> Callable[P, T | D]:
         @functools.wraps(function)
-        def wrapper(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the function's own
+        def wrapper(*args: P.args, **kwargs: P.kwargs) -> T | D:
             try:
-                return finish(function(*args, **kwargs))
+                return function(*args, **kwargs)
             except Exception as error:  # noqa: BLE001 - to swallow errors is what these decorators are for
                 return failed(error, args)
 

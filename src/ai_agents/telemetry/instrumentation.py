@@ -15,7 +15,7 @@ import threading
 import time
 from contextvars import ContextVar
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from agentlightning import span_attributes
 from agentlightning.errors import MissingExtraError
@@ -26,7 +26,7 @@ from ai_agents.telemetry.stream import RECORDED
 from ai_agents.telemetry.types import LLMCall
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
     from contextlib import AbstractContextManager
 
     from ai_agents.telemetry.collector import TelemetryCollector
@@ -64,7 +64,7 @@ class AgentInstrumentor:
         self.collector = collector
         self.error_handler = error_handler
         self._instrumented_classes: list[type] = []
-        self._original_methods: dict[str, Any] = {}
+        self._original_methods: dict[str, Callable[..., object]] = {}
         self._methods: list[_Method] = []
 
     def instrument_model_calls(self, model_class: C) -> C:
@@ -109,7 +109,7 @@ class _Method:
     """One wrapped method, and who wants to know of its calls."""
 
     def __init__(self, model_class: type, name: str) -> None:
-        self.original: Callable[..., Any] = vars(model_class)[name]
+        self.original: Callable[..., object] = vars(model_class)[name]
         self.watchers: tuple[AgentInstrumentor, ...] = ()
         self._class, self._name = model_class, name
         self._wrapper = self._wrap(streams=name == "generate_stream")
@@ -120,11 +120,11 @@ class _Method:
         if vars(self._class).get(self._name, _ABSENT) is self._wrapper:
             setattr(self._class, self._name, self.original)
 
-    def _wrap(self, *, streams: bool) -> Callable[..., Any]:
+    def _wrap(self, *, streams: bool) -> Callable[..., object]:
         original = self.original
 
         @functools.wraps(original)
-        def wrapper(model: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the model's own
+        def wrapper(model: object, *args: object, **kwargs: object) -> object:
             watchers = [one for one in self.watchers if one.is_wanted_for(model)]
             if not watchers or _inside.get() is model:
                 return original(model, *args, **kwargs)
@@ -187,14 +187,14 @@ class _Call:
             self._prompt += prompt if isinstance(prompt, int) else 0
             self._completion += completion if isinstance(completion, int) else 0
 
-    def follow(self, begin: Callable[[], Iterator[Any]]) -> Generator[Any, Any, Any]:
+    def follow(self, begin: Callable[[], object]) -> Generator[object, object, object]:
         """Pass a stream on and record it once, however it ends; a stream that nobody reads is no call."""
         self._began = time.perf_counter()
-        items: Iterator[Any] | None = None
+        items: Iterator[object] | None = None
         try:
             while True:
                 with self.block():
-                    items = iter(begin()) if items is None else items
+                    items = iter(cast("Iterable[object]", begin())) if items is None else items
                     item = next(items)
                 self.count(item)
                 yield item

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import agentlightning
 from agentlightning import add_span_listener, remove_span_listener, settings
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
     from agentlightning.types.record import SpanRecord
     from ai_agents.telemetry.types import TelemetrySession
+    from ai_agents.telemetry.value import JsonObject
 
-DEFAULTS: dict[str, Any] = {
+DEFAULTS: JsonObject = {
     "enabled": True,
     "storage_dir": None,
     "max_file_age_days": 30,
@@ -70,7 +71,7 @@ class TelemetryManager:
         self._no_collector: NoOpCollector | None = None
         self._session_id: str | None = None
         self._session_start_time: datetime | None = None
-        self._config: dict[str, Any] = dict(DEFAULTS)
+        self._config: JsonObject = dict(DEFAULTS)
         self._is_shutdown = False
         self._reader: SpanReader | None = None
         self._instrumented = False
@@ -92,7 +93,7 @@ class TelemetryManager:
             old._end_capture()  # noqa: SLF001 - of this class
             atexit.unregister(old.shutdown)
 
-    def initialize(self, config: dict[str, Any] | None = None) -> None:
+    def initialize(self, config: JsonObject | None = None) -> None:
         """Begin to record; a further call applies what *config* changes while the session goes on.
 
         Args:
@@ -147,10 +148,10 @@ class TelemetryManager:
         """Write the session now, as ``flush_data`` does."""
         self.flush_data()
 
-    def get_storage_stats(self) -> dict[str, Any]:
+    def get_storage_stats(self) -> JsonObject:
         """Return path, files, collector, memory and measured overhead; every key is there also when nothing is."""
         collector = self._collector
-        stats: dict[str, Any] = {
+        stats: JsonObject = {
             "enabled": self.is_enabled(),
             "current_session_id": self._session_id,
             "has_active_collector": collector is not None,
@@ -372,7 +373,7 @@ class TelemetryManager:
                 self._open_store()
             return self._data_store or TelemetryDataStore(self._config.get("storage_dir"))
 
-    def _measured(self) -> dict[str, Any]:
+    def _measured(self) -> JsonObject:
         collector, reader = self._collector, self._reader
         records = 0 if collector is None else collector.book.records
         spans, spent_ns = (0, 0) if reader is None else (reader.spans, reader.spent_ns)

@@ -8,7 +8,7 @@ import os
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -19,6 +19,7 @@ from ai_agents.telemetry.types import TaskStatus, TelemetrySession
 
 if TYPE_CHECKING:
     from ai_agents.telemetry.types import EnvironmentInfo, TaskExecution
+    from ai_agents.telemetry.value import JsonObject
 
 
 _NO_TEXT = {"start_time", "end_time", "timestamp", "status", "agent_type", "arguments_key", "kind"}
@@ -32,12 +33,12 @@ def encode(session: TelemetrySession) -> bytes:
     cleaner = _Cleaner()
     data = session.to_dict()
     data["environment"] = _public(session.environment, cleaner).to_dict()
-    for task in cast("list[dict[str, Any]]", data["tasks"]):
+    for task in cast("list[JsonObject]", data["tasks"]):
         cleaner.clean(task)
     return _dump(data, indent=1)
 
 
-def encode_lines(records: list[dict[str, Any]]) -> bytes:
+def encode_lines(records: list[JsonObject]) -> bytes:
     """Return records that leave the memory as lines of JSON, without credentials."""
     cleaner = _Cleaner()
     for record in records:
@@ -69,7 +70,7 @@ def decode(content: bytes, written_at: float) -> TelemetrySession:
     if not isinstance(data, dict) or "session_id" not in data:
         msg = "the file holds no session"
         raise ValueError(msg)
-    session = TelemetrySession.from_dict(cast("dict[str, Any]", data))
+    session = TelemetrySession.from_dict(cast("JsonObject", data))
     if session.end_time is None and _is_gone(session.process):
         _end_as_partial(session, datetime.fromtimestamp(written_at, timezone.utc))
     return session
@@ -127,7 +128,7 @@ class _Cleaner:
     def __init__(self) -> None:
         self.text = functools.lru_cache(maxsize=4096)(Redactor().text)
 
-    def clean(self, record: dict[str, Any]) -> None:
+    def clean(self, record: JsonObject) -> None:
         """Take credentials out of the texts of a record and of those in it."""
         for key, value in record.items():
             if isinstance(value, str):
@@ -136,4 +137,4 @@ class _Cleaner:
             elif isinstance(value, list):
                 for item in cast("list[object]", value):
                     if isinstance(item, dict):
-                        self.clean(cast("dict[str, Any]", item))
+                        self.clean(cast("JsonObject", item))

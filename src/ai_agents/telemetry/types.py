@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime  # noqa: TC003 - type of fields
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from ai_agents.telemetry.loose import (
     as_choice,
@@ -25,9 +25,11 @@ from ai_agents.telemetry.loose import (
     optional_time,
     seconds_between,
 )
-from ai_agents.telemetry.value import CodeMetrics, EnvironmentInfo, JsonRecord, TokenUsage
+from ai_agents.telemetry.value import CodeMetrics, EnvironmentInfo, JsonObject, JsonRecord, TokenUsage
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from typing_extensions import Self
 
     from agentlightning.types.query import SpanFacts
@@ -80,13 +82,13 @@ class LLMCall(JsonRecord):
     facts: SpanFacts | None = field(default=None, repr=False, compare=False)
     """What the price depends on; stays in memory."""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return plain data that JSON can hold."""
         data = {key: value for key, value in vars(self).items() if key != "facts"}
         return {**data, "timestamp": self.timestamp.isoformat()}
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Self:
+    def from_dict(cls, data: Mapping[str, object]) -> Self:
         """Return what ``to_dict`` was called on."""
         return cls(
             as_text(data.get("model")),
@@ -125,12 +127,12 @@ class ToolExecution(JsonRecord):
         if self.duration is None and self.end_time is not None:
             self.duration = seconds_between(self.start_time, self.end_time)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return plain data that JSON can hold."""
         return {**vars(self), **_times(self), "status": self.status.value}
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Self:
+    def from_dict(cls, data: Mapping[str, object]) -> Self:
         """Return what ``to_dict`` was called on."""
         chars = as_number(data.get("result_chars"))
         return cls(
@@ -171,7 +173,7 @@ class AgentExecution(JsonRecord):
         """Return the sum over this agent's own calls; agents that it managed have records of their own."""
         return _sum_calls(self.llm_calls)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return plain data that JSON can hold."""
         return {
             **vars(self),
@@ -183,7 +185,7 @@ class AgentExecution(JsonRecord):
         }
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Self:
+    def from_dict(cls, data: Mapping[str, object]) -> Self:
         """Return what ``to_dict`` was called on."""
         return cls(
             as_choice(data.get("agent_type"), AgentType, AgentType.MICRO),
@@ -233,7 +235,7 @@ class TaskExecution(JsonRecord):
         usage.add_usage(self.archived_tokens)
         return usage
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return plain data that JSON can hold."""
         data = {
             **vars(self),
@@ -252,7 +254,7 @@ class TaskExecution(JsonRecord):
         return data
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Self:
+    def from_dict(cls, data: Mapping[str, object]) -> Self:
         """Return what ``to_dict`` was called on."""
         return cls(
             as_text(data.get("task_id")),
@@ -303,9 +305,9 @@ class TelemetrySession(JsonRecord):
         """Return the seconds from start to end; None while the session is open."""
         return None if self.end_time is None else seconds_between(self.start_time, self.end_time)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return plain data that JSON can hold."""
-        data: dict[str, Any] = {
+        data: JsonObject = {
             "schema_version": SCHEMA_VERSION,
             "session_id": self.session_id,
             **_times(self),
@@ -327,7 +329,7 @@ class TelemetrySession(JsonRecord):
         return data
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Self:
+    def from_dict(cls, data: Mapping[str, object]) -> Self:
         """Return what ``to_dict`` was called on."""
         return cls(
             as_text(data.get("session_id")),
@@ -356,9 +358,10 @@ class TelemetrySession(JsonRecord):
         return cls.from_json(Path(path).read_text(encoding="utf-8"))
 
 
-def serialize_telemetry_data(obj: Any) -> str:  # noqa: ANN401 - anything with to_dict, or plain data
+def serialize_telemetry_data(obj: object) -> str:
     """Return JSON text of a session, task, agent or other record, or of plain data."""
-    return json.dumps(obj.to_dict() if hasattr(obj, "to_dict") else obj, indent=2, default=str, ensure_ascii=False)
+    to_dict: object = getattr(obj, "to_dict", None)
+    return json.dumps(to_dict() if callable(to_dict) else obj, indent=2, default=str, ensure_ascii=False)
 
 
 def deserialize_telemetry_data(text: str, data_type: str) -> TelemetrySession | TaskExecution | AgentExecution:
@@ -371,7 +374,7 @@ def deserialize_telemetry_data(text: str, data_type: str) -> TelemetrySession | 
     if data_type not in kinds:
         msg = f"Unknown data type: {data_type}"
         raise ValueError(msg)
-    return kinds[data_type].from_dict(cast("dict[str, Any]", json.loads(text)))
+    return kinds[data_type].from_dict(as_map(json.loads(text)))
 
 
 def _sum_calls(calls: list[LLMCall]) -> TokenUsage:

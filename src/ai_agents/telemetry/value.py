@@ -9,20 +9,25 @@ from typing import TYPE_CHECKING, Any
 from ai_agents.telemetry.loose import as_count, as_map, as_number, as_text, optional_text
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from typing_extensions import Self
 
     from ai_agents.telemetry.types import LLMCall
+
+JsonObject = dict[str, Any]
+"""An object of JSON: text, numbers, booleans, None, lists and objects by name."""
 
 
 class JsonRecord:
     """JSON text of whatever has ``to_dict`` and ``from_dict``."""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return plain data that JSON can hold."""
         raise NotImplementedError
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Self:
+    def from_dict(cls, data: Mapping[str, object]) -> Self:
         """Return what ``to_dict`` was called on."""
         raise NotImplementedError
 
@@ -74,7 +79,7 @@ class TokenUsage(JsonRecord):
         self.add_usage(usage)
         self.model_breakdown.setdefault(call.model, TokenUsage()).add_usage(usage)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return plain data that JSON can hold."""
         return {
             "prompt_tokens": self.prompt_tokens,
@@ -85,7 +90,7 @@ class TokenUsage(JsonRecord):
         }
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Self:
+    def from_dict(cls, data: Mapping[str, object]) -> Self:
         """Return what ``to_dict`` was called on."""
         models = as_map(data.get("model_breakdown"))
         return cls(
@@ -110,12 +115,12 @@ class EnvironmentInfo(JsonRecord):
     timezone: str = "UTC"
     environment_variables: dict[str, str] = field(default_factory=dict[str, str])
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return plain data that JSON can hold."""
         return {**vars(self), "environment_variables": dict(self.environment_variables)}
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Self:
+    def from_dict(cls, data: Mapping[str, object]) -> Self:
         """Return what ``to_dict`` was called on."""
         names = ("os_type", "os_version", "python_version", "working_directory", "project_root")
         variables = as_map(data.get("environment_variables"))
@@ -138,11 +143,11 @@ class CodeMetrics(JsonRecord):
     lines_removed: int = 0
     lines_modified: int = 0
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return plain data that JSON can hold."""
         return dict(vars(self))
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Self:
+    def from_dict(cls, data: Mapping[str, object]) -> Self:
         """Return what ``to_dict`` was called on."""
         return cls(**{name: as_count(data.get(name)) for name in vars(cls())})

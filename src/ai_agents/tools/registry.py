@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol, cast
 
 from ai_agents.lib.smolagents import load_smolagents
 from ai_agents.tools.file_ops import ProjectFiles
@@ -12,6 +12,18 @@ from ai_agents.tools.file_ops import ProjectFiles
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+
+
+class Tool(Protocol):
+    """What is used of a tool of smolagents."""
+
+    name: str
+    description: str
+    inputs: dict[str, dict[str, object]]
+
+    def __call__(self, *args: object, **kwargs: object) -> str:
+        """Use it and return the result as text."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -23,12 +35,14 @@ class _Spec:
     required: dict[str, tuple[str, str]]
     optional: dict[str, tuple[str, str]] = field(default_factory=dict[str, "tuple[str, str]"])
 
-    def inputs(self) -> dict[str, dict[str, Any]]:
+    def inputs(self) -> dict[str, dict[str, object]]:
         """Return the arguments in the form of smolagents."""
-        plain = {name: {"type": kind, "description": text} for name, (kind, text) in self.required.items()}
-        return plain | {
-            name: {"type": kind, "description": text, "nullable": True} for name, (kind, text) in self.optional.items()
-        }
+        found: dict[str, dict[str, object]] = {}
+        for name, (kind, text) in {**self.required, **self.optional}.items():
+            found[name] = {"type": kind, "description": text}
+            if name in self.optional:
+                found[name]["nullable"] = True
+        return found
 
 
 _PATH = ("string", "Path below the project's folder.")
@@ -70,7 +84,7 @@ def tool_names() -> list[str]:
     return sorted(_SPECS)
 
 
-def get_tool(name: str, project: str | Path = "") -> Any:  # noqa: ANN401 - a tool of smolagents
+def get_tool(name: str, project: str | Path = "") -> Tool:
     """Return the tool *name* for the files below *project*, default the working directory.
 
     Raises:
@@ -84,13 +98,13 @@ def get_tool(name: str, project: str | Path = "") -> Any:  # noqa: ANN401 - a to
     return _make(name, spec, getattr(ProjectFiles(project), spec.method))
 
 
-def get_tools(wanted: Sequence[str | Mapping[str, Any]], project: str | Path = "") -> list[Any]:
+def get_tools(wanted: Sequence[str | Mapping[str, object]], project: str | Path = "") -> list[Callable[..., object]]:
     """Return tools: each by its name, or as ``{name, module, function}`` from a module of the program.
 
     Raises:
         ValueError: No such tool, module or function.
     """
-    found: list[Any] = []
+    found: list[Callable[..., object]] = []
     for each in wanted:
         if isinstance(each, str):
             found.append(get_tool(each, project))
@@ -101,15 +115,15 @@ def get_tools(wanted: Sequence[str | Mapping[str, Any]], project: str | Path = "
     return found
 
 
-def _make(tool_name: str, spec: _Spec, function: Callable[..., str]) -> Any:  # noqa: ANN401 - a tool of smolagents
+def _make(tool_name: str, spec: _Spec, function: Callable[..., str]) -> Tool:
     """Return a tool that calls *function*; the class is made here, as its parent is not there at import."""
-    parent: Any = load_smolagents().Tool
+    parent: type = load_smolagents().Tool
 
-    def forward(self: object, *args: Any, **kwargs: Any) -> str:  # noqa: ANN401 - what the model wrote
+    def forward(self: object, *args: object, **kwargs: object) -> str:
         del self
         return function(*args, **kwargs)
 
-    namespace: dict[str, Any] = {
+    namespace: dict[str, object] = {
         "__doc__": spec.description,
         "__module__": __name__,
         # Its arguments are checked against `inputs`; the signature of forward() would have to be spelled out.
@@ -121,11 +135,10 @@ def _make(tool_name: str, spec: _Spec, function: Callable[..., str]) -> Any:  # 
         "forward": forward,
     }
     title = "".join(part.title() for part in tool_name.split("_")) + "Tool"
-    kind: Callable[[], Any] = type(title, (parent,), namespace)
-    return kind()
+    return cast("Tool", type(title, (parent,), namespace)())
 
 
-def _from_module(wanted: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a tool, or a function to make one of
+def _from_module(wanted: Mapping[str, object]) -> Callable[..., object]:
     module, name = str(wanted["module"]), str(wanted.get("function") or wanted.get("name"))
     try:
         return getattr(importlib.import_module(module), name)

@@ -131,7 +131,7 @@ def test_agent_from_yaml_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert create_agent_from_yaml("one", folder / "one.yml").config.tools == ({"name": "text_grep"},)
     with pytest.raises(ValueError, match="there are: one, two"):
         create_agent_from_yaml("three", folder)
-    with pytest.raises(ValueError, match="there is no agent 'one': none.yaml is not there"):
+    with pytest.raises(ValueError, match=r"there is no agent 'one': none\.yaml is not there"):
         create_agent_from_yaml("one", "none.yaml")
     (folder / "bad.yml").write_text("name: bad\ntools: [nothing]\n")
     with pytest.raises(ValueError, match="there is no tool 'nothing'"):

@@ -11,7 +11,7 @@ import re
 from collections import defaultdict
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 from ai_agents.core.model_manager import get_model_for_task
 from ai_agents.core.model_types import TaskType
@@ -32,9 +32,21 @@ from ai_agents.telemetry.types import AgentType
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from ai_agents.lib.smolagents import Agent
+    from ai_agents.telemetry.types import TaskExecution
+
 TelemetryManager.get_instance().initialize()
 
 _numbers: defaultdict[str, itertools.count[int]] = defaultdict(lambda: itertools.count(1))
+
+
+class AgentOptions(TypedDict, total=False):
+    """What every agent of the framework takes beside its model."""
+
+    logger: logging.Logger | None
+    """Where the agent logs; default ``ai_agents.NAME``."""
+    model_cache: bool
+    """Give agents of the same settings the same model; default True."""
 
 
 class BaseAgent:
@@ -52,7 +64,7 @@ class BaseAgent:
     agent_type: ClassVar[AgentType] = AgentType.MICRO
     _is_base: ClassVar[bool] = True
 
-    def __init_subclass__(cls, *, base: bool = False, **kwargs: Any) -> None:  # noqa: ANN401 - of other parents
+    def __init_subclass__(cls, *, base: bool = False, **kwargs: object) -> None:
         """Give a class without a name one from its own."""
         super().__init_subclass__(**kwargs)
         cls._is_base = base
@@ -62,7 +74,7 @@ class BaseAgent:
 
     def __init__(
         self,
-        model: Any = None,  # noqa: ANN401 - any model that smolagents has
+        model: object = None,
         *,
         logger: logging.Logger | None = None,
         model_cache: bool = True,
@@ -80,11 +92,11 @@ class BaseAgent:
         self._model = model
         self._model_cache = model_cache
         self._agent_id = f"{self.name}_{next(_numbers[self.name]):03d}"
-        self._final_answer_checks: list[Callable[..., Any]] = []
+        self._final_answer_checks: list[Callable[..., object]] = []
         self._memory_instruction = ""
 
     @property
-    def model(self) -> Any:  # noqa: ANN401 - any model that smolagents has
+    def model(self) -> object:
         """The model; made on first use, so that an agent can be made without settings."""
         if self._model is None:
             self._model = get_model_for_task(self.default_task_type, "smolagents", cache=self._model_cache)
@@ -98,11 +110,11 @@ class BaseAgent:
         """Put *text* in front of every task; a second call replaces it."""
         self._memory_instruction = text
 
-    def set_final_answer_checks(self, checks: Sequence[Callable[..., Any]]) -> None:
+    def set_final_answer_checks(self, checks: Sequence[Callable[..., object]]) -> None:
         """Have every final answer checked; see ``final_answer_checks`` of smolagents."""
         self._final_answer_checks = list(checks)
 
-    def get_all_tools(self) -> list[Any]:
+    def get_all_tools(self) -> list[object]:
         """Return the tools of this agent."""
         return list(self._get_tools())
 
@@ -136,11 +148,11 @@ class BaseAgent:
         finally:
             set_current_agent_id(before)
 
-    def _make_agent(self) -> Any:  # noqa: ANN401 - an agent of smolagents
+    def _make_agent(self) -> Agent:
         """Return an agent of smolagents for one run."""
         return self._new_agent()
 
-    def _new_agent(self, **options: Any) -> Any:  # noqa: ANN401 - an agent of smolagents
+    def _new_agent(self, **options: Any) -> Agent:  # noqa: ANN401 - of the agent's class
         if self._final_answer_checks:
             options["final_answer_checks"] = self._final_answer_checks
         options = {"max_steps": self.max_steps, "verbosity_level": 0, **options}
@@ -153,7 +165,7 @@ class BaseAgent:
             **options,
         )
 
-    def _get_tools(self) -> Sequence[Any]:
+    def _get_tools(self) -> Sequence[object]:
         """Return the tools, or functions to make tools of; a subclass has its own."""
         return ()
 
@@ -171,7 +183,7 @@ class BaseAgent:
         return None
 
 
-def _open_tasks() -> dict[str, Any]:
+def _open_tasks() -> dict[str, TaskExecution]:
     with safe_telemetry_operation("open_tasks"):
         manager = TelemetryManager.get_instance()
         return dict(manager.get_collector().get_active_tasks()) if manager.is_enabled() else {}

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from ai_agents.lib.smolagents.agent import SubTaskTrackedAgent, load_smolagents, new_agent
+from ai_agents.lib.smolagents.agent import Agent, SubTaskTrackedAgent, load_smolagents, new_agent
 
-__all__ = ["SubTaskTrackedAgent", "load_smolagents", "new_agent"]
+__all__ = ["Agent", "SubTaskTrackedAgent", "load_smolagents", "new_agent"]

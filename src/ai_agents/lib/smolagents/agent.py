@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from agentlightning.errors import MissingExtraError
 from ai_agents.lib.tracing import sub_task_context
@@ -27,20 +27,39 @@ def load_smolagents() -> ModuleType:
         raise MissingExtraError(extra, "the agent framework") from None
 
 
+class Agent(Protocol):
+    """What is used of an agent, of any class of smolagents or of a program's own."""
+
+    def run(self, *args: object, **kwargs: object) -> Any:  # noqa: ANN401 - whatever its final answer is
+        """Work on a task and return the answer, or with ``stream=True`` the steps one by one."""
+        ...
+
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        """Work on a task for a manager."""
+        ...
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the agent's class has
+        """Return anything else of the agent."""
+        ...
+
+
 class SubTaskTrackedAgent:
     """An agent whose runs are sub-tasks of the running task; it is like the agent itself in everything else."""
 
-    def __init__(self, agent: Any, agent_name: str) -> None:  # noqa: ANN401 - any agent
+    _agent: Agent
+    _tracked_name: str
+
+    def __init__(self, agent: Agent, agent_name: str) -> None:
         """Wrap *agent*."""
         object.__setattr__(self, "_agent", agent)
         object.__setattr__(self, "_tracked_name", agent_name)
 
-    def run(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the agent's own
+    def run(self, *args: object, **kwargs: object) -> Any:  # noqa: ANN401 - the agent's own answer
         """Run the agent in a sub-task."""
         with sub_task_context(self._tracked_name):
             return self._agent.run(*args, **kwargs)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the agent's own
+    def __call__(self, *args: object, **kwargs: object) -> object:
         """Call the agent, as a manager does, in a sub-task."""
         with sub_task_context(self._tracked_name):
             return self._agent(*args, **kwargs)
@@ -57,23 +76,23 @@ class SubTaskTrackedAgent:
             raise AttributeError(name)
         return getattr(self._agent, name)
 
-    def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401 - the agent's own
+    def __setattr__(self, name: str, value: object) -> None:
         """Set an attribute of the agent."""
         setattr(self._agent, name, value)
 
 
 def new_agent(  # noqa: PLR0913 - each is a decision about one agent
-    tools: Sequence[Any],
+    tools: Sequence[object],
     *,
-    model: Any,  # noqa: ANN401 - any model that smolagents has
+    model: object,
     use_tool_call: bool = False,
     stream_outputs: bool = False,
     additional_authorized_imports: Sequence[str] | None = None,
     enable_sub_task_tracking: bool = False,
     agent_name: str | None = None,
     description: str | None = None,
-    **options: Any,  # noqa: ANN401 - of the agent's class
-) -> Any:  # noqa: ANN401 - an agent
+    **options: object,
+) -> Agent:
     """Return an agent: a ``ToolCallingAgent`` with *use_tool_call*, else a ``CodeAgent``.
 
     Args:
@@ -94,7 +113,7 @@ def new_agent(  # noqa: PLR0913 - each is a decision about one agent
     if enable_sub_task_tracking and not agent_name:
         msg = "an agent whose sub-tasks are tracked needs a name; give agent_name"
         raise ValueError(msg)
-    kind: Callable[..., Any] = library.ToolCallingAgent if use_tool_call else library.CodeAgent
+    kind: Callable[..., Agent] = library.ToolCallingAgent if use_tool_call else library.CodeAgent
     if not use_tool_call and additional_authorized_imports:
         options["additional_authorized_imports"] = list(additional_authorized_imports)
     if stream_outputs and "stream_outputs" in inspect.signature(kind).parameters:
@@ -103,10 +122,10 @@ def new_agent(  # noqa: PLR0913 - each is a decision about one agent
     return SubTaskTrackedAgent(agent, agent_name) if enable_sub_task_tracking and agent_name else agent
 
 
-def _unique(library: ModuleType, tools: Sequence[Any]) -> list[Any]:
+def _unique(library: ModuleType, tools: Sequence[object]) -> list[object]:
     """Return *tools* with functions made into tools, each name once."""
-    found: dict[str, Any] = {}
+    found: dict[object, object] = {}
     for each in tools:
-        tool = library.tool(each) if inspect.isfunction(each) else each
-        found.setdefault(tool.name, tool)
+        tool: object = library.tool(each) if inspect.isfunction(each) else each
+        found.setdefault(getattr(tool, "name", tool), tool)
     return list(found.values())
