@@ -1,8 +1,9 @@
 """Measure what the model proxy adds to a call: server, proxy and client are processes of their own.
 
 Calls go in turn to the model server itself and through the proxy, with one client each, over connections that are kept.
-Prints the median of both, of their difference in pairs, and the time to the first bytes of a stream. Then 200 rollouts
-call at once, and their spans are counted.
+Prints the median of both, of their difference in pairs, the time to the first bytes of a stream, and the processor time
+of the proxy for each call, which is the figure to compare where the machine has other work. Then 200 rollouts call at
+once, and their spans are counted.
 
 Promise: at most 2 ms added at p50; the first byte of a stream passed on at once; no span lost, none in another rollout.
 
@@ -25,6 +26,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import httpx
+import psutil
 
 from agentlightning import open_store
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 LIMIT_MS = 2.0
 CALLS_EACH = 5
+WARM_UP = 20
 MODEL = "from agentlightning.testing.model_server import main; main(['--port', '0'])"
 PROXY = """
 import sys, threading
@@ -50,12 +53,12 @@ ASKED = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "word 
 
 
 @contextmanager
-def program(code: str, *arguments: str) -> Generator[str]:
-    """Run *code* and give the first line that it prints, an URL."""
+def program(code: str, *arguments: str) -> Generator[tuple[str, psutil.Process]]:
+    """Run *code*; give the URL that it prints in its first line, and the process."""
     command = [sys.executable, "-c", code, *arguments]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
-            yield (process.stdout.readline() if process.stdout else "").split()[-1]
+            yield (process.stdout.readline() if process.stdout else "").split()[-1], psutil.Process(process.pid)
         finally:
             if process.stdin:
                 process.stdin.close()
@@ -76,14 +79,17 @@ def timed(client: httpx.Client, url: str, *, stream: bool) -> float:
     return ((first if stream and first else time.perf_counter()) - start) * 1e3
 
 
-def compare(direct: str, through: str, calls: int, *, stream: bool) -> dict[str, float]:
-    """Return medians in milliseconds; every pair is one call of each, in turn."""
+def compare(direct: str, through: str, proxy: psutil.Process, calls: int, *, stream: bool) -> dict[str, float]:
+    """Return medians and the proxy's processor time in milliseconds; every pair is one call of each, in turn."""
     pairs: list[tuple[float, float]] = []
+    before = 0.0
     with httpx.Client(timeout=30) as one, httpx.Client(timeout=30) as other:
-        for number in range(calls + 20):
+        for number in range(calls + WARM_UP):
+            if number == WARM_UP:
+                before = sum(proxy.cpu_times()[:2])
             first = timed(one, direct, stream=stream)
             second = timed(other, through, stream=stream)
-            if number >= 20:
+            if number >= WARM_UP:
                 pairs.append((first, second))
     added = sorted(second - first for first, second in pairs)
     return {
@@ -91,6 +97,7 @@ def compare(direct: str, through: str, calls: int, *, stream: bool) -> dict[str,
         "through": statistics.median(second for _, second in pairs),
         "added": statistics.median(added),
         "added_p95": added[int(len(added) * 0.95)],
+        "cpu": (sum(proxy.cpu_times()[:2]) - before) / calls * 1e3,
     }
 
 
@@ -129,16 +136,17 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/store.db"
         open_store(url).close()
-        with program(MODEL) as direct, program(PROXY, url, direct) as through:
-            whole = compare(direct, through, chosen.calls, stream=False)
-            first = compare(direct, through, chosen.calls, stream=True)
+        with program(MODEL) as (direct, _), program(PROXY, url, direct) as (through, proxy):
+            whole = compare(direct, through, proxy, chosen.calls, stream=False)
+            first = compare(direct, through, proxy, chosen.calls, stream=True)
             start = time.monotonic()
             right, expected = asyncio.run(crowd(url, through, chosen.rollouts))
             seconds = time.monotonic() - start
     for title, found in (("whole answer", whole), ("first bytes of a stream", first)):
         print(
             f"{title:24} direct {found['direct']:5.2f} ms, through {found['through']:5.2f} ms, "
-            f"added p50 {found['added']:5.2f} ms, p95 {found['added_p95']:5.2f} ms"
+            f"added p50 {found['added']:5.2f} ms, p95 {found['added_p95']:5.2f} ms, "
+            f"processor time of the proxy {found['cpu']:5.2f} ms a call"
         )
     print(f"{chosen.rollouts} rollouts at once: {right} of {expected} spans in their own rollout, {seconds:.1f} s")
     held = whole["added"] <= LIMIT_MS and right == expected

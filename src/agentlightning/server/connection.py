@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -17,6 +18,7 @@ CONNECTION = "agentlightning.connection"
 """Where the scope of a request has the connection that it came over."""
 MOST_HEAD_BYTES = 2**16
 """Longest head of a request, to within what is read at once; also what may come between the parts of its body."""
+_OFFER = re.compile(rb"\r\nupgrade:[^\r\n]*", re.IGNORECASE)
 _MOST_FRAMING = 16
 """Bytes that may come for each byte of a body: one that is sent in chunks of a byte takes six."""
 
@@ -47,6 +49,8 @@ class PatientProtocol(HttpToolsProtocol):
         self._other_bytes += len(data)
         if not self.cycle or self.cycle.response_complete:
             self._in_head = True  # until the parser has seen the end of one: an empty line before it is no request
+        if self._in_head and b"pgrade:" in data.lower():
+            data = _without_offer(data)
         super().data_received(data)
         if self._other_bytes > MOST_HEAD_BYTES + _MOST_FRAMING * self._body_bytes and not self.transport.is_closing():
             self.send_400_response("The request has too much beside its body.")
@@ -110,6 +114,12 @@ class PatientProtocol(HttpToolsProtocol):
         self._when_lost = callback
         if callback is not None and self.transport.is_closing():
             callback()
+
+
+def _without_offer(data: bytes) -> bytes:
+    """Take the offer of another protocol out of a head: the parser would take the body for that protocol's."""
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return _OFFER.sub(b"", head) + end + rest
 
 
 class _CollectingTransport:
