@@ -7,10 +7,11 @@ take.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, TypedDict, cast
 
 from agentlightning.adapter.base import TraceAdapter
 from agentlightning.adapter.tree import DEFAULT_LLM_CALL_MATCH, TraceTree
+from agentlightning.types.record import JsonObject
 from agentlightning.view.loose import as_dict, as_list, decoded, is_dict, unflattened
 from agentlightning.view.messages import Message, messages, read_messages, read_tools, tool_call_below
 from agentlightning.view.parts import MediaPart, OtherPart, TextPart, ToolCallPart, ToolResultPart
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from agentlightning.view.messages import ToolDefinition
     from agentlightning.view.parts import Part
 
-ChatMessage = dict[str, Any]
+ChatMessage = JsonObject
 """A message as OpenAI's chat completions take it: ``role``, ``content``, ``tool_calls``, ``tool_call_id``, ``name``."""
 
 
@@ -28,26 +29,26 @@ class OpenAIMessages(TypedDict):
     """One call: everything that was sent, with the answer as the last message."""
 
     messages: list[ChatMessage]
-    tools: list[dict[str, Any]] | None
+    tools: list[JsonObject] | None
     """The tools that were offered, as ``{"type": "function", "function": {...}}``; None where there were none."""
 
 
 class RawSpanInfo(TypedDict):
     """A call as the 0.2 line took it apart before it made messages of it."""
 
-    prompt: list[dict[str, Any]]
-    completion: list[dict[str, Any]]
-    request: dict[str, Any]
-    tools: list[dict[str, Any]]
+    prompt: list[JsonObject]
+    completion: list[JsonObject]
+    request: JsonObject
+    tools: list[JsonObject]
 
 
-def group_genai_dict(data: dict[str, Any], prefix: str) -> dict[str, Any] | list[Any]:
+def group_genai_dict(data: Mapping[str, object], prefix: str) -> JsonObject | list[object]:
     """Return the attributes below *prefix* as nested dicts and lists: ``p.0.role`` becomes ``[{"role": ...}]``.
 
     Numbers make a list only where they are 0, 1, 2 and so on without a gap. Empty where nothing begins so.
     """
     tree = unflattened(data, prefix.rstrip(".") + ".")
-    return cast("dict[str, Any] | list[Any]", _listed(tree))
+    return cast("JsonObject | list[object]", _listed(tree))
 
 
 def _listed(tree: object) -> object:
@@ -70,7 +71,7 @@ def convert_to_openai_messages(prompt_completion_list: list[RawSpanInfo]) -> Gen
 class TraceToMessages(TraceAdapter[list[OpenAIMessages]]):
     """Turns the model calls of one attempt into messages, in the order in which they started."""
 
-    def get_tool_calls(self, completion: Span, all_spans: list[Span]) -> Iterable[dict[str, Any]]:
+    def get_tool_calls(self, completion: Span, all_spans: list[Span]) -> Iterable[JsonObject]:
         """Yield the tools that *completion* asked for and that AgentOps wrote on spans of their own below it."""
         for span in _below(completion, all_spans):
             asked = tool_call_below(span.attributes)
@@ -140,7 +141,7 @@ def _written(message: Message) -> Iterator[ChatMessage]:
     yield written
 
 
-def _content(parts: Iterable[Part]) -> str | list[dict[str, Any]]:
+def _content(parts: Iterable[Part]) -> str | list[JsonObject]:
     """Return plain text where there is nothing else, and a list of parts where there is. What was thought stays out."""
     shown = [part for part in parts if isinstance(part, (TextPart, MediaPart, OtherPart))]
     if all(isinstance(part, TextPart) for part in shown):
@@ -148,23 +149,23 @@ def _content(parts: Iterable[Part]) -> str | list[dict[str, Any]]:
     return [_content_part(part) for part in shown]
 
 
-def _content_part(part: TextPart | MediaPart | OtherPart) -> dict[str, Any]:
+def _content_part(part: TextPart | MediaPart | OtherPart) -> JsonObject:
     if isinstance(part, TextPart):
         return {"type": "text", "text": part.text}
     if isinstance(part, OtherPart):
-        return cast("dict[str, Any]", as_dict(decoded(part.json))) or {"type": part.name}
+        return as_dict(decoded(part.json)) or {"type": part.name}
     if part.kind == "image":
         return {"type": "image_url", "image_url": {"url": part.uri}}
     return {"type": "file", "file": {"filename": part.name, "file_data": part.uri}}
 
 
-def _tool_call(part: ToolCallPart) -> dict[str, Any]:
+def _tool_call(part: ToolCallPart) -> JsonObject:
     return {"id": part.id, "type": "function", "function": {"name": part.name, "arguments": part.arguments}}
 
 
-def offered(tool: ToolDefinition) -> dict[str, Any]:
+def offered(tool: ToolDefinition) -> JsonObject:
     """Return a tool in OpenAI's form; one without a schema takes no arguments."""
-    function: dict[str, Any] = {"name": tool.name}
+    function: JsonObject = {"name": tool.name}
     if tool.description:
         function["description"] = tool.description
     schema = decoded(tool.parameters)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from enum import Enum
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agentlightning.adapter.repair import homes
 from agentlightning.semconv import TARGET
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from agentlightning.types.core import Triplet
     from agentlightning.types.query import SpanFacts
+    from agentlightning.types.record import JsonObject
 
 DEFAULT_LLM_CALL_MATCH = r"openai\.chat\.completion"
 """Stands for the leaf LLM calls of the view, whoever wrote them; any other pattern is searched in the span's name."""
@@ -145,16 +146,16 @@ class TraceTree:
             stack.extend(reversed(node.children))
         return found
 
-    def names_tuple(self) -> tuple[str, list[Any]]:
+    def names_tuple(self) -> tuple[str, list[object]]:
         """Return the name of this span and, as a list, the same of its children."""
-        made = {id(node): (node.span.name, list[Any]()) for node in self.traverse()}
+        made = {id(node): (node.span.name, list[object]()) for node in self.traverse()}
         for node in self.traverse():
             made[id(node)][1].extend(made[id(child)] for child in node.children)
         return made[id(self)]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return the tree as plain data: ``id``, ``span`` and ``children`` of each node."""
-        made: dict[int, dict[str, Any]] = {
+        made: dict[int, JsonObject] = {
             id(node): {"id": node.id, "span": node.span.model_dump(), "children": []} for node in self.traverse()
         }
         for node in self.traverse():
@@ -179,7 +180,7 @@ class TraceTree:
         """Return the name of the agent that this span is, or says that it belongs to; None where it says neither."""
         return self.facts.agent_name or (self.span.name if self.facts.kind == "agent" else None)
 
-    def maybe_reward_dict(self) -> dict[str, Any]:
+    def maybe_reward_dict(self) -> dict[str, object]:
         """Return ``{"type": "reward", "value": float | None}`` for a reward span, else an empty dict."""
         return {"type": "reward", "value": self.facts.reward} if self.is_reward_span() else {}
 

@@ -6,7 +6,7 @@ import asyncio
 import importlib.util
 import inspect
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agentlightning.algorithm.apo_reflection import Proposer, asked_of, holes
 from agentlightning.algorithm.apo_rollout import Case, TrialOptions, Trials
@@ -90,7 +90,7 @@ class APO(Algorithm):
         self.failure_reward = failure_reward
         self.seed = seed
 
-    def check_datasets(self, train_dataset: Dataset[Any] | None, val_dataset: Dataset[Any] | None) -> None:
+    def check_datasets(self, train_dataset: Dataset[object] | None, val_dataset: Dataset[object] | None) -> None:
         """Refuse to search without tasks, or with too few rollouts to evaluate anything.
 
         Raises:
@@ -110,7 +110,9 @@ class APO(Algorithm):
             )
             raise ValueError(msg)
 
-    async def run(self, train_dataset: Dataset[Any] | None = None, val_dataset: Dataset[Any] | None = None) -> None:
+    async def run(
+        self, train_dataset: Dataset[object] | None = None, val_dataset: Dataset[object] | None = None
+    ) -> None:
         """Search until the budget is spent; without *val_dataset* prompts are compared on the train tasks.
 
         Raises:
@@ -146,7 +148,9 @@ class APO(Algorithm):
         latest = await store.get_latest_resources()
         return given if latest is None else {**latest.resources, **given}
 
-    def _plan(self, resources: NamedResources, train: Dataset[Any] | None, val: Dataset[Any] | None) -> SearchPlan:
+    def _plan(
+        self, resources: NamedResources, train: Dataset[object] | None, val: Dataset[object] | None
+    ) -> SearchPlan:
         train_tasks = [] if train is None else [train[place] for place in range(len(train))]
         val_tasks = train_tasks if val is None else [val[place] for place in range(len(val))]
         return SearchPlan(

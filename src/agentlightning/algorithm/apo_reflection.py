@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import string
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agentlightning.algorithm.apo_rollout import cut
 from agentlightning.errors import AgentLightningError, MissingExtraError
@@ -89,7 +89,7 @@ def problem_with(old: PromptTemplate, text: str) -> str:
     )
 
 
-def record(trial: Trial) -> dict[str, Any]:
+def record(trial: Trial) -> dict[str, object]:
     """Return what the reflection model is shown of one rollout."""
     task = trial.case.task
     shown = task if isinstance(task, str) else json.dumps(task, ensure_ascii=False, default=str)
@@ -118,7 +118,7 @@ class Proposer:
     def __call__(
         self,
         candidate: Candidate,
-        reflective_dataset: Mapping[str, Sequence[Mapping[str, Any]]],
+        reflective_dataset: Mapping[str, Sequence[Mapping[str, object]]],
         components_to_update: list[str],
     ) -> Candidate:
         """Return the new templates by name; a prompt for which none came is left out."""
@@ -129,7 +129,7 @@ class Proposer:
                 made[name] = text
         return made
 
-    def _propose(self, name: str, text: str, records: Sequence[Mapping[str, Any]]) -> str | None:
+    def _propose(self, name: str, text: str, records: Sequence[Mapping[str, object]]) -> str | None:
         from gepa.strategies.instruction_proposal import InstructionProposalSignature as Form  # noqa: PLC0415 - optional
 
         resource = self._resources[name]

@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from agentlightning.adapter.messages import TraceToMessages
 from agentlightning.emitter import find_final_reward
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from agentlightning.adapter.messages import ChatMessage, OpenAIMessages
     from agentlightning.algorithm.apo_result import StopReason
     from agentlightning.store.base import LightningStore
-    from agentlightning.types.core import Rollout, RolloutMode
+    from agentlightning.types.core import Rollout, RolloutMode, TaskInput
     from agentlightning.types.resources import NamedResources
     from agentlightning.types.tracer import Span
 
@@ -47,7 +47,7 @@ class StopSearchError(Exception):
 class Case(NamedTuple):
     """A task, and what it is for."""
 
-    task: Any
+    task: TaskInput
     mode: RolloutMode
 
 

@@ -10,7 +10,7 @@ import threading
 import time
 from contextvars import copy_context
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from agentlightning.algorithm.apo_reflection import record
 from agentlightning.algorithm.apo_result import APOResult, APOStep
@@ -26,6 +26,15 @@ if TYPE_CHECKING:
     from agentlightning.algorithm.apo_rollout import Candidate, Case, Trial, Trials
 
 log = logging.getLogger("agentlightning.algorithm")
+
+R = TypeVar("R")
+
+
+class _State(Protocol):
+    """What is read of gepa's state, which it calls ``GEPAState``."""
+
+    program_candidates: list[Candidate]
+    program_full_scores_val_set: list[float]
 
 
 @dataclass(frozen=True)
@@ -166,7 +175,7 @@ class Search:
 
     def make_reflective_dataset(
         self, candidate: Candidate, eval_batch: EvaluationBatch[Trial, str], components_to_update: list[str]
-    ) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+    ) -> Mapping[str, Sequence[Mapping[str, object]]]:
         """Return what the reflection model is shown of each prompt."""
         _ = candidate
         records = [record(trial) for trial in eval_batch.trajectories or ()]
@@ -175,14 +184,14 @@ class Search:
     def log(self, message: str) -> None:
         """Drop what gepa says: it holds prompts and tasks, which are kept out of logs."""
 
-    def _await(self, work: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - what the coroutine returns
+    def _await(self, work: Coroutine[None, None, R]) -> R:
         if self._is_over:
             work.close()
             raise StopSearchError(self._reason)
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
-    def _stop(self, state: Any) -> bool:  # noqa: ANN401 - a GEPAState; called before each iteration
-        """Note what the iteration before brought, and tell whether to end."""
+    def _stop(self, state: _State) -> bool:
+        """Note what the iteration before brought, and tell whether to end; gepa calls it before each iteration."""
         self._note(state.program_candidates, state.program_full_scores_val_set)
         self._await(self._trials.mark_best())
         if self._proposer.fatal is not None:

@@ -6,6 +6,8 @@ import inspect
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from agentlightning._internal.weak import alive
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
@@ -19,17 +21,17 @@ class Algorithm:
     """Enqueues rollouts and learns from what comes back; override ``run``, plain or async.
 
     A trainer sets store, adapter, proxy and initial resources before ``run``. Trainer, adapter and proxy are held
-    weakly. ``Any`` stands for ``Trainer`` and ``TraceAdapter``, of whichever kind. A
-    subclass need not call ``__init__`` of this class.
+    weakly; their classes live elsewhere, so what is returned has no type. A subclass need not call ``__init__`` of this
+    class.
     """
 
-    _trainer_ref: weakref.ReferenceType[Any] | None = None
+    _trainer_ref: weakref.ReferenceType[object] | None = None
     _llm_proxy_ref: weakref.ReferenceType[ModelProxy] | None = None
-    _adapter_ref: weakref.ReferenceType[Any] | None = None
+    _adapter_ref: weakref.ReferenceType[object] | None = None
     _store: LightningStore | None = None
     _initial_resources: NamedResources | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Leave out what is held weakly: it stays in the process that it is in."""
         return {name: value for name, value in vars(self).items() if not name.endswith("_ref")}
 
@@ -37,7 +39,7 @@ class Algorithm:
         """Tell whether ``run`` has to be awaited."""
         return inspect.iscoroutinefunction(self.run)
 
-    def set_trainer(self, trainer: Any) -> None:  # noqa: ANN401 - a Trainer
+    def set_trainer(self, trainer: object) -> None:
         """Note which trainer the algorithm works for."""
         self._trainer_ref = weakref.ref(trainer)
 
@@ -47,7 +49,7 @@ class Algorithm:
         Raises:
             RuntimeError: None was set, or it is gone.
         """
-        return _alive(self._trainer_ref, "trainer", "call Trainer.fit()")
+        return alive(self._trainer_ref, "the algorithm has no trainer; call Trainer.fit()")
 
     def set_llm_proxy(self, llm_proxy: ModelProxy | None) -> None:
         """Note which proxy serves the models; None for none."""
@@ -59,9 +61,10 @@ class Algorithm:
         Raises:
             RuntimeError: The proxy that was set is gone.
         """
-        return None if self._llm_proxy_ref is None else _alive(self._llm_proxy_ref, "proxy", "keep a reference to it")
+        missing = "the algorithm has no proxy; keep a reference to it"
+        return None if self._llm_proxy_ref is None else alive(self._llm_proxy_ref, missing)
 
-    def set_adapter(self, adapter: Any) -> None:  # noqa: ANN401 - a TraceAdapter
+    def set_adapter(self, adapter: object) -> None:
         """Note what turns traces into training data."""
         self._adapter_ref = weakref.ref(adapter)
 
@@ -71,7 +74,8 @@ class Algorithm:
         Raises:
             RuntimeError: None was set, or it is gone.
         """
-        return _alive(self._adapter_ref, "adapter", "give one to the trainer: Trainer(adapter=...)")
+        missing = "the algorithm has no adapter; give one to the trainer: Trainer(adapter=...)"
+        return alive(self._adapter_ref, missing)
 
     def set_store(self, store: LightningStore) -> None:
         """Set where rollouts are enqueued and spans are read."""
@@ -114,11 +118,3 @@ class Algorithm:
         _ = train_dataset, val_dataset
         msg = f"{type(self).__qualname__} has to define run(), plain or async"
         raise NotImplementedError(msg)
-
-
-def _alive(reference: weakref.ReferenceType[Any] | None, what: str, remedy: str) -> Any:  # noqa: ANN401 - see Algorithm
-    found = reference() if reference else None
-    if found is None:
-        msg = f"the algorithm has no {what}; {remedy}"
-        raise RuntimeError(msg)
-    return found

@@ -43,7 +43,7 @@ class FunctionalAlgorithm(Algorithm, Generic[AF]):
         """Tell whether the function is async."""
         return self._is_async
 
-    def check_datasets(self, train_dataset: Dataset[Any] | None, val_dataset: Dataset[Any] | None) -> None:
+    def check_datasets(self, train_dataset: Dataset[object] | None, val_dataset: Dataset[object] | None) -> None:
         """Refuse a dataset that the function has no parameter for.
 
         Raises:
@@ -61,27 +61,27 @@ class FunctionalAlgorithm(Algorithm, Generic[AF]):
     @overload
     def run(
         self: FunctionalAlgorithm[Literal[False]],
-        train_dataset: Dataset[Any] | None = None,
-        val_dataset: Dataset[Any] | None = None,
+        train_dataset: Dataset[object] | None = None,
+        val_dataset: Dataset[object] | None = None,
     ) -> None:
         """Call a plain function: done when it returns."""
 
     @overload
     def run(
         self: FunctionalAlgorithm[Literal[True]],
-        train_dataset: Dataset[Any] | None = None,
-        val_dataset: Dataset[Any] | None = None,
+        train_dataset: Dataset[object] | None = None,
+        val_dataset: Dataset[object] | None = None,
     ) -> Awaitable[None]:
         """Call an async function: done when it was awaited."""
 
     @overload
     def run(
-        self, train_dataset: Dataset[Any] | None = None, val_dataset: Dataset[Any] | None = None
+        self, train_dataset: Dataset[object] | None = None, val_dataset: Dataset[object] | None = None
     ) -> Awaitable[None] | None:
         """Call a function of either kind."""
 
     def run(
-        self, train_dataset: Dataset[Any] | None = None, val_dataset: Dataset[Any] | None = None
+        self, train_dataset: Dataset[object] | None = None, val_dataset: Dataset[object] | None = None
     ) -> Awaitable[None] | None:
         """Call the function with what it names.
 
@@ -91,14 +91,14 @@ class FunctionalAlgorithm(Algorithm, Generic[AF]):
         """
         self.check_datasets(train_dataset, val_dataset)
         given = {"train_dataset": train_dataset, "val_dataset": val_dataset}
-        sources: dict[str, Callable[[], Any]] = {
+        sources: dict[str, Callable[[], object]] = {
             "store": self.get_store,
             "llm_proxy": self.get_llm_proxy,
             "adapter": self.get_adapter,
             "initial_resources": self.get_initial_resources,
         }
         # A parameter with a default keeps it where there is nothing to inject.
-        arguments: dict[str, Any] = {}
+        arguments: dict[str, object] = {}
         for name, is_optional in self._wanted.items():
             if name in given:
                 value = given[name]

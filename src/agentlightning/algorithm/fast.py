@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from agentlightning._internal.context import home_rollout
 from agentlightning.algorithm.base import Algorithm
@@ -12,7 +12,7 @@ from agentlightning.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from agentlightning.store.base import LightningStore
-    from agentlightning.types.core import Dataset, Rollout, RolloutMode
+    from agentlightning.types.core import Dataset, Rollout, RolloutMode, TaskInput
     from agentlightning.types.tracer import Span
 
 log = logging.getLogger("agentlightning.algorithm")
@@ -30,7 +30,7 @@ class FastAlgorithm(Algorithm):
 
 
 class _Job(NamedTuple):
-    task: Any
+    task: TaskInput
     mode: RolloutMode
     epoch: int
 
@@ -75,7 +75,9 @@ class Baseline(FastAlgorithm):
         self.max_queue_length = max_queue_length
         self.span_verbosity: Literal["keys", "key_values", "none"] = span_verbosity
 
-    async def run(self, train_dataset: Dataset[Any] | None = None, val_dataset: Dataset[Any] | None = None) -> None:
+    async def run(
+        self, train_dataset: Dataset[object] | None = None, val_dataset: Dataset[object] | None = None
+    ) -> None:
         """Enqueue all tasks, a few ahead of the runners, and return when each of them is finished."""
         store = self.get_store()
         resources = self.get_initial_resources()
@@ -89,14 +91,14 @@ class Baseline(FastAlgorithm):
             waiting[rollout.rollout_id] = job
         await self._until(store, waiting, below=0)
 
-    def _jobs(self, train: Dataset[Any] | None, val: Dataset[Any] | None) -> list[_Job]:
+    def _jobs(self, train: Dataset[object] | None, val: Dataset[object] | None) -> list[_Job]:
         train_tasks = [train[index] for index in range(len(train))] if train is not None else []
         val_tasks = [val[index] for index in range(len(val))] if val is not None else []
         if train is None or val is None:
             tasks = train_tasks + val_tasks
             cut = round(len(tasks) * self.train_split)
             train_tasks, val_tasks = tasks[:cut], tasks[cut:]
-        modes: list[tuple[RolloutMode, list[Any]]] = [("train", train_tasks), ("val", val_tasks)]
+        modes: list[tuple[RolloutMode, list[object]]] = [("train", train_tasks), ("val", val_tasks)]
         return [
             _Job(task, mode, epoch) for epoch in range(1, self.n_epochs + 1) for mode, tasks in modes for task in tasks
         ]
@@ -139,7 +141,7 @@ class Baseline(FastAlgorithm):
             log.info("  span %s %s: %s", span.span_id, span.name, [*span.attributes] if keys else span.attributes)
 
 
-def VERL(*args: Any, **kwargs: Any) -> Algorithm:  # noqa: ANN401, N802 - name and arguments of the 0.2 line
+def VERL(*args: object, **kwargs: object) -> Algorithm:  # noqa: N802 - name and arguments of the 0.2 line
     """Refuse: verl is not bound to this release.
 
     Raises:

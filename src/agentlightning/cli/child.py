@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agentlightning.errors import AgentLightningError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
 _IGNORED = ("SIGINT", "SIGQUIT")
 """The terminal sends these to the whole process group: the child decides, we stay to see how it ends."""
@@ -75,7 +76,7 @@ class Child:
 
         Handlers, not SIG_IGN: the child would inherit that. What was ignored before stays ignored, for the child too.
         """
-        before: dict[int, Any] = {}
+        before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
         for name in (*_IGNORED, *_FORWARDED):
             number = getattr(signal, name, None)
             if number is not None and signal.getsignal(number) is not signal.SIG_IGN:

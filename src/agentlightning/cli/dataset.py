@@ -10,7 +10,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import click
 import msgspec
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from agentlightning.store.base import LightningStore
+    from agentlightning.types.record import JsonObject
 
 FORMATS = ("triplets", "messages", "sft", "dpo", "trl", "atif", "jsonl", "parquet")
 WHOLE = ("atif", "jsonl", "parquet")
@@ -67,7 +68,7 @@ class _Lines:
         for line in self._pairs.pairs() if self._pairs is not None else ():
             self._write(line)
 
-    def _lines(self, recorded: Recorded) -> Iterator[dict[str, Any]]:
+    def _lines(self, recorded: Recorded) -> Iterator[JsonObject]:
         if self._form in LINES:
             yield from LINES[self._form](recorded, self._selection, self._coverage)
             return
@@ -79,7 +80,7 @@ class _Lines:
         self._coverage.exported += len(calls)
         yield from dump_lines(recorded)
 
-    def _write(self, line: dict[str, Any]) -> None:
+    def _write(self, line: JsonObject) -> None:
         self._coverage.lines += 1
         self._stream.write(_json(line) + "\n")
 
@@ -127,7 +128,7 @@ class _Table:
         """Do nothing: whoever opened the table closes it."""
 
 
-def _json(line: dict[str, Any]) -> str:
+def _json(line: JsonObject) -> str:
     try:
         return msgspec.json.encode(line).decode()  # NaN becomes null
     except UnicodeEncodeError:  # a lone surrogate; it becomes an escape when it is written

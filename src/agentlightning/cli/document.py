@@ -10,9 +10,11 @@ from __future__ import annotations
 import base64
 import json
 import math
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import msgspec
+
+from agentlightning.types.record import JsonObject
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -31,7 +33,7 @@ VERSION = 1
 _DEEPEST = 200
 """Levels of an attribute that are kept; what lies deeper is its ``repr``."""
 
-Document = dict[str, Any]
+Document = JsonObject
 
 
 def dumps(value: object) -> str:

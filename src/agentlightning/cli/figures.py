@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from agentlightning.types.core import Attempt
 
 
-def to_metadata(totals: Totals) -> dict[str, Any]:
+def to_metadata(totals: Totals) -> dict[str, object]:
     """Return *totals* as plain data; the cost is exact text."""
     return {
         name: str(value) if isinstance(value, Decimal) else value
@@ -22,7 +22,7 @@ def to_metadata(totals: Totals) -> dict[str, Any]:
     }
 
 
-def from_metadata(metadata: dict[str, Any] | None) -> Totals | None:
+def from_metadata(metadata: dict[str, object] | None) -> Totals | None:
     """Return the totals that were noted, or None when there are none or they are of another release."""
     try:
         return msgspec.convert((metadata or {}).get("totals"), Totals, strict=False)

@@ -109,13 +109,13 @@ class FunctionalLitAgent(LitAgent[T], Generic[T]):
         """Return the name of the function."""
         return f"<agent {self._name}>"
 
-    def __reduce__(self) -> str | tuple[Any, ...]:
+    def __reduce__(self) -> str | tuple[object, ...]:
         """Pickle by name where the name means this object: the function itself is hidden behind it."""
         found: object = sys.modules.get(getattr(self._function, "__module__", ""))
         place = str(getattr(self._function, "__qualname__", ""))
         for part in place.split("."):
             found = getattr(found, part, None)
-        return place if found is self else cast("tuple[Any, ...]", super().__reduce_ex__(2))
+        return place if found is self else cast("tuple[object, ...]", super().__reduce_ex__(2))
 
     def is_async(self) -> bool:
         """Tell whether the function is async."""
@@ -152,10 +152,10 @@ class FunctionalLitAgent(LitAgent[T], Generic[T]):
             raise RuntimeError(msg)
         return await cast("Awaitable[Any]", self._function(**self._arguments(task, resources, rollout)))
 
-    def _arguments(self, task: T, resources: NamedResources, rollout: Rollout) -> dict[str, Any]:
+    def _arguments(self, task: T, resources: NamedResources, rollout: Rollout) -> dict[str, object]:
         wanted = self._signature.resource
         value = self._llm(resources, rollout) if wanted == "llm" else self._prompt_template(resources)
-        arguments: dict[str, Any] = {"task": task, wanted: value}
+        arguments: dict[str, object] = {"task": task, wanted: value}
         if self._signature.wants_rollout:
             arguments["rollout"] = rollout
         return arguments

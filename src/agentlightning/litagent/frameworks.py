@@ -57,7 +57,7 @@ class LangChainWrapper(_TextWrapper):
             return cast("object", task)
         return {"messages": [{"role": "user", "content": task_text(cast("object", task))}]}
 
-    def run(self, agent: object, task: object, places: dict[str, Any]) -> Any:  # noqa: ANN401 - of LangChain
+    def run(self, agent: object, task: object, places: dict[str, object]) -> object:
         """Run *agent* on *task*; its models are its own."""
         _ = places
         return cast("Any", agent).invoke(task)
@@ -82,7 +82,7 @@ class OpenAIAgentsWrapper(_TextWrapper):
         _ = agent
         return True
 
-    def run(self, agent: object, task: object, places: dict[str, Any]) -> Any:  # noqa: ANN401 - of the SDK
+    def run(self, agent: object, task: object, places: dict[str, object]) -> object:
         """Return the run of *agent* on *task*, to be awaited; a rollout's ``LLM`` is the model of all its agents."""
         agents: Any = importlib.import_module("agents")
         llm = llm_of(places)
@@ -121,7 +121,7 @@ class AutoGenWrapper(_TextWrapper):
         _ = agent
         return False
 
-    async def run(self, agent: object, task: object, places: dict[str, Any]) -> Any:  # noqa: ANN401 - of AutoGen
+    async def run(self, agent: object, task: object, places: dict[str, object]) -> object:
         """Run *agent* on *task*, with nothing left of the task before."""
         _ = places
         it = cast("Any", agent)

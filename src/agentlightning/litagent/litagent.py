@@ -6,6 +6,8 @@ import inspect
 import weakref
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from agentlightning._internal.weak import alive
+
 if TYPE_CHECKING:
     from agentlightning.tracer.base import Tracer
     from agentlightning.types.core import Rollout, RolloutRawResult, Task
@@ -18,8 +20,8 @@ class LitAgent(Generic[T]):
     """An agent that works on one task at a time; override ``rollout`` or ``rollout_async``.
 
     One object serves many rollouts at once, in threads and tasks: keep what belongs to a rollout in local variables.
-    Trainer and runner are held weakly, so that an agent keeps neither alive. ``Any`` stands for ``Trainer`` and
-    ``Runner``, which live in higher layers.
+    Trainer and runner are held weakly, so that an agent keeps neither alive; their classes live in
+    higher layers, so what is returned has no type.
     """
 
     def __init__(self, *, trained_agents: str | None = None) -> None:
@@ -29,10 +31,10 @@ class LitAgent(Generic[T]):
             trained_agents: Names of the agents in the trace that shall be trained, as a regular expression; None: all.
         """
         self.trained_agents = trained_agents
-        self._trainer: weakref.ReferenceType[Any] | None = None
+        self._trainer: weakref.ReferenceType[object] | None = None
         self._runner: weakref.ReferenceType[Any] | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Leave out trainer and runner: they stay in the process that they are in."""
         return {**self.__dict__, "_trainer": None, "_runner": None}
 
@@ -40,7 +42,7 @@ class LitAgent(Generic[T]):
         """Tell whether ``rollout_async`` has to be called instead of ``rollout``."""
         return _own(self, "rollout_async")
 
-    def set_trainer(self, trainer: Any) -> None:  # noqa: ANN401 - a Trainer
+    def set_trainer(self, trainer: object) -> None:
         """Note which trainer the agent works for."""
         self._trainer = weakref.ref(trainer)
 
@@ -50,14 +52,14 @@ class LitAgent(Generic[T]):
         Raises:
             RuntimeError: None was set, or it is gone.
         """
-        return _alive(self._trainer, "trainer", "call Trainer.fit() or Trainer.dev()")
+        return alive(self._trainer, "the agent has no trainer; call Trainer.fit() or Trainer.dev()")
 
     @property
     def trainer(self) -> Any:  # noqa: ANN401 - a Trainer
         """The trainer; see ``get_trainer``."""
         return self.get_trainer()
 
-    def set_runner(self, runner: Any) -> None:  # noqa: ANN401 - a Runner
+    def set_runner(self, runner: object) -> None:
         """Note which runner runs the agent."""
         self._runner = weakref.ref(runner)
 
@@ -67,7 +69,8 @@ class LitAgent(Generic[T]):
         Raises:
             RuntimeError: None was set, or it is gone.
         """
-        return _alive(self._runner, "runner", "run it with LitAgentRunner.run_context() or a Trainer")
+        missing = "the agent has no runner; run it with LitAgentRunner.run_context() or a Trainer"
+        return alive(self._runner, missing)
 
     @property
     def runner(self) -> Any:  # noqa: ANN401 - a Runner
@@ -127,11 +130,3 @@ class LitAgent(Generic[T]):
 
 def _own(agent: object, method: str) -> bool:
     return getattr(type(agent), method) is not getattr(LitAgent, method)
-
-
-def _alive(reference: weakref.ReferenceType[Any] | None, what: str, remedy: str) -> Any:  # noqa: ANN401 - see LitAgent
-    found = reference() if reference else None
-    if found is None:
-        msg = f"the agent has no {what}; {remedy}"
-        raise RuntimeError(msg)
-    return found

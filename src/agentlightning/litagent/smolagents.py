@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any, cast
 
 from agentlightning.litagent.wrapper import AgentWrapper
+from agentlightning.view.loose import as_dict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +35,7 @@ class SmolagentsWrapper(AgentWrapper):
         _ = agent
         return task_text(task)
 
-    def run(self, agent: object, task: object, places: dict[str, Any]) -> Any:  # noqa: ANN401 - of smolagents
+    def run(self, agent: object, task: object, places: dict[str, object]) -> object:
         """Run *agent*; where the rollout has an ``LLM``, it takes the place of the agent's model for this run."""
         llm = llm_of(places)
         if llm is None:
@@ -64,12 +65,12 @@ def task_text(task: object) -> str:
     return json.dumps(task, ensure_ascii=False, default=str)
 
 
-def llm_of(places: dict[str, Any]) -> LLM | None:
+def llm_of(places: dict[str, object]) -> LLM | None:
     """Return the ``LLM`` that a run is given, by its argument or among its resources, or None."""
     from agentlightning.types.core import AttemptedRollout  # noqa: PLC0415 - loads pydantic
     from agentlightning.types.resources import LLM, ProxyLLM  # noqa: PLC0415
 
-    resources: dict[str, object] = places.get("resources") or {}
+    resources = as_dict(places.get("resources"))
     given = [places.get("llm"), *resources.values()]
     found = next((value for value in given if isinstance(value, LLM)), None)
     rollout = places.get("rollout")

@@ -17,7 +17,7 @@ from agentlightning.litagent.litagent import LitAgent
 from agentlightning.litagent.signature import is_coroutine_function, name_of, named_parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from agentlightning.types.core import Rollout, RolloutRawResult
     from agentlightning.types.resources import NamedResources
@@ -56,7 +56,7 @@ class AgentWrapper(ABC):
         return task
 
     @abstractmethod
-    def run(self, agent: object, task: object, places: dict[str, Any]) -> Any:  # noqa: ANN401 - the framework's own
+    def run(self, agent: object, task: object, places: dict[str, object]) -> object:
         """Run *agent* on what ``task_input`` gave.
 
         Args:
@@ -87,9 +87,9 @@ class _CallableWrapper(AgentWrapper):
         _ = agent
         return True
 
-    def run(self, agent: object, task: object, places: dict[str, Any]) -> Any:  # noqa: ANN401 - of the base
+    def run(self, agent: object, task: object, places: dict[str, object]) -> object:
         """Call the function with what it names; TypeError and ValueError say which parameter is wrong."""
-        function = cast("Callable[..., Any]", agent)
+        function = cast("Callable[..., object]", agent)
         parameters = _parameters_of(function)
         names = [parameter.name for parameter in parameters]
         given = {name: places[name] for name in names if name in places}
@@ -124,7 +124,7 @@ class WrappedLitAgent(LitAgent[Any]):
         """Return name and framework of the agent."""
         return f"<agent {self.__name__} of {type(self.agent).__module__.partition('.')[0]}>"
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Leave the lock behind; every process has its own."""
         return {**super().__getstate__(), "_turn": self._turn is not None}
 
@@ -157,20 +157,22 @@ class WrappedLitAgent(LitAgent[Any]):
         output = await self._await_turn(task, {"resources": resources, "rollout": rollout})
         return self._wrapper.result(self.agent, output)
 
-    def _run(self, task: object, places: dict[str, Any]) -> Any:  # noqa: ANN401 - the framework's own
+    def _run(self, task: object, places: dict[str, object]) -> object:
         if self._turn is None:
             return self._wrapper.run(self.agent, self._wrapper.task_input(self.agent, task), places)
         with self._turn:
             return self._wrapper.run(self.agent, self._wrapper.task_input(self.agent, task), places)
 
-    async def _await_turn(self, task: object, places: dict[str, Any]) -> Any:  # noqa: ANN401 - the framework's own
+    async def _await_turn(self, task: object, places: dict[str, object]) -> object:
         if self._turn is None:
-            return await self._wrapper.run(self.agent, self._wrapper.task_input(self.agent, task), places)
+            output = self._wrapper.run(self.agent, self._wrapper.task_input(self.agent, task), places)
+            return await cast("Awaitable[object]", output)
         # Not asyncio's Lock or Event: turns are taken across event loops.
         while not self._turn.acquire(blocking=False):  # noqa: ASYNC110 - see above
             await asyncio.sleep(0.005)
         try:
-            return await self._wrapper.run(self.agent, self._wrapper.task_input(self.agent, task), places)
+            output = self._wrapper.run(self.agent, self._wrapper.task_input(self.agent, task), places)
+            return await cast("Awaitable[object]", output)
         finally:
             self._turn.release()
 
@@ -219,15 +221,17 @@ def wrap(agent: object) -> WrappedLitAgent:
     raise TypeError(msg)
 
 
-def _parameters_of(function: Callable[..., Any]) -> list[inspect.Parameter]:
+def _parameters_of(function: Callable[..., object]) -> list[inspect.Parameter]:
     try:
         return named_parameters(function)
     except TypeError:
         return []  # a builtin that does not say: it gets the task
 
 
-def _resource(places: dict[str, Any], kind: str, parameter: str, agent: str) -> object:
+def _resource(places: dict[str, object], kind: str, parameter: str, agent: str) -> object:
     from agentlightning.litagent.decorator import first_resource  # noqa: PLC0415 - only where one is wanted
     from agentlightning.types import resources  # noqa: PLC0415 - loads pydantic
 
-    return first_resource(places.get("resources") or {}, getattr(resources, kind), parameter, agent)
+    return first_resource(
+        cast("NamedResources", places.get("resources") or {}), getattr(resources, kind), parameter, agent
+    )

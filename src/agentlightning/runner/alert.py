@@ -46,7 +46,7 @@ class Health:
         self._failed: deque[bool] = deque(maxlen=WINDOW)
         self._raised: set[str] = set()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Leave the lock behind; every process counts for itself."""
         return {"_on_alert": self._on_alert}
 

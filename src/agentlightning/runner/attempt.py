@@ -22,7 +22,7 @@ from agentlightning.types.core import Task
 from agentlightning.types.record import AttemptEnd
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from agentlightning.litagent.litagent import LitAgent
     from agentlightning.store.base import LightningStore
@@ -212,11 +212,11 @@ class AttemptRun:
             metadata=rollout.metadata or {},
         )
 
-    async def _hooks(self, name: str, arguments: dict[str, Any]) -> None:
+    async def _hooks(self, name: str, arguments: Mapping[str, object]) -> None:
         for hook in self._place.hooks:
             await self._agent_hook(getattr(hook, name), **arguments)
 
-    async def _agent_hook(self, hook: Callable[..., Any], *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - of the hook
+    async def _agent_hook(self, hook: Callable[..., object], *args: object, **kwargs: object) -> None:
         try:
             result = hook(*args, **kwargs)
             if inspect.isawaitable(result):

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 class Answer(NamedTuple):
     """What user code came to: a value, or what it raised."""
 
-    value: Any = None
+    value: object = None
     error: BaseException | None = None
 
 
-async def run_in_thread(function: Callable[[], Any]) -> Answer:
+async def run_in_thread(function: Callable[[], object]) -> Answer:
     """Call *function* in the caller's context on a daemon thread, and return its value or what it raised.
 
     A daemon thread and no pool: a function that never returns must not keep the process from ending, nor take the
@@ -39,7 +39,7 @@ async def run_in_thread(function: Callable[[], Any]) -> Answer:
     return await future
 
 
-def _call(function: Callable[[], Any]) -> Answer:
+def _call(function: Callable[[], object]) -> Answer:
     try:
         return Answer(function())
     except BaseException as error:  # noqa: BLE001 - user code on a thread of ours; the runner records it

@@ -250,7 +250,7 @@ class LightningStoreServer(ForwardingStore):
             self._client = LightningStoreClient(self.endpoint, project=self.project)
         return self._client
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Return what a copy in another process needs to be a client."""
         return {"options": self.options, "project": self.project, "url": self.endpoint}
 

@@ -192,11 +192,11 @@ def _attributes(pairs: Iterable[KeyValue]) -> AttributeMap:
     return attributes
 
 
-def _nested(value: AnyValue, depth: int) -> Any:  # noqa: ANN401 - any value of an attribute
+def _nested(value: AnyValue, depth: int) -> object:
     return _value(value, value.WhichOneof("value"), depth)
 
 
-def _value(value: AnyValue, which: str | None, depth: int) -> Any:  # noqa: ANN401 - any value of an attribute
+def _value(value: AnyValue, which: str | None, depth: int) -> object:
     if which is None:
         return None
     if depth > _MAX_DEPTH:

@@ -86,7 +86,7 @@ class LightningStoreClient(LightningStore):
         self._unanswered = _Unanswered()
         self._pid = os.getpid()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Return what a copy in another process needs; connections stay here."""
         return {
             "url": self.url, "project": self.project, "_delays": self._delays, "_health_delays": self._health_delays
@@ -352,7 +352,7 @@ class _Unanswered:
 class _Done:
     """An awaitable that is done: ``close`` works with and without ``await``."""
 
-    def __await__(self) -> Generator[Any, None, None]:
+    def __await__(self) -> Generator[None, None, None]:
         """Return at once."""
         return
         yield
@@ -368,7 +368,7 @@ def _shared(new: NewRollouts) -> dict[str, object]:
     return {"mode": new.mode, "resources_id": new.resources_id, "config": limits, "metadata": new.metadata}
 
 
-def _rollouts(items: list[Any]) -> list[Rollout]:
+def _rollouts(items: Sequence[object]) -> list[Rollout]:
     return [Rollout.model_validate(item) for item in items]
 
 

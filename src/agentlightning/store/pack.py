@@ -13,9 +13,14 @@ import math
 import sys
 import zlib
 from array import array
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from agentlightning.types.record import AttributeMap
 
 _FORMAT, _FIRST_FORMAT = b"\x02", b"\x01"
 _WORD = 4
@@ -43,9 +48,9 @@ def from_json(text: str | bytes) -> Any:  # noqa: ANN401 - any JSON value
     return _decode_json(text)
 
 
-def dump_attributes(attributes: dict[str, Any]) -> tuple[str, bytes | None]:
+def dump_attributes(attributes: Mapping[str, object]) -> tuple[str, bytes | None]:
     """Return the JSON text and the blob (None when it is not needed) that together hold *attributes*."""
-    packed: dict[str, Any] | None = None
+    packed: dict[str, object] | None = None
     for key, value in attributes.items():
         if isinstance(value, (str, int)):
             continue
@@ -61,19 +66,19 @@ def dump_attributes(attributes: dict[str, Any]) -> tuple[str, bytes | None]:
     return to_json(rest), _pack(packed)
 
 
-def load_attributes(text: str, blob: bytes | None) -> dict[str, Any]:
+def load_attributes(text: str, blob: bytes | None) -> AttributeMap:
     """Return the attributes that ``dump_attributes`` took apart.
 
     Raises:
         ValueError: The blob has a format that this release does not know, or is damaged.
     """
-    attributes: dict[str, Any] = _decode_json(text)
+    attributes: AttributeMap = _decode_json(text)
     if blob is not None:
         if blob[:1] not in {_FORMAT, _FIRST_FORMAT}:
             msg = f"unknown format {blob[:1]!r} of packed attributes"
             raise ValueError(msg)
         try:
-            packed: dict[str, Any] = _decode_packed(zlib.decompress(blob[1:]))
+            packed: AttributeMap = _decode_packed(zlib.decompress(blob[1:]))
             attributes.update(packed if blob[:1] == _FIRST_FORMAT else _unpacked(packed))
         except (zlib.error, msgspec.DecodeError) as error:
             msg = "packed attributes are damaged"
@@ -81,8 +86,8 @@ def load_attributes(text: str, blob: bytes | None) -> dict[str, Any]:
     return attributes
 
 
-def _pack(packed: dict[str, Any]) -> bytes:
-    kinds: dict[str, dict[str, Any]] = {"values": {}, "ints": {}, "floats": {}, "decimals": {}}
+def _pack(packed: dict[str, object]) -> bytes:
+    kinds: dict[str, dict[str, object]] = {"values": {}, "ints": {}, "floats": {}, "decimals": {}}
     for key, value in packed.items():
         kind, kept = _compact(cast("list[object]", value)) if isinstance(value, list) else ("values", value)
         kinds[kind][key] = kept
@@ -95,7 +100,7 @@ def _pack(packed: dict[str, Any]) -> bytes:
     return _FORMAT + zlib.compress(body, 6)
 
 
-def _unpacked(kinds: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _unpacked(kinds: Mapping[str, AttributeMap]) -> dict[str, object]:
     """Return the attributes of a blob."""
     found = dict(kinds["values"])
     found |= {key: _joined("I", planes).tolist() for key, planes in kinds["ints"].items()}

@@ -134,7 +134,7 @@ def error_body(error: Exception) -> dict[str, str]:
     return {"error": name, "message": str(error)}
 
 
-def error_from(status: int, body: Mapping[str, Any]) -> errors.StoreError:
+def error_from(status: int, body: Mapping[str, object]) -> errors.StoreError:
     """Return the error that a reply stands for."""
     kind = _ERRORS.get(str(body.get("error")), (errors.StoreError, 0))[0]
     if kind is errors.StoreError and status in {401, 403}:

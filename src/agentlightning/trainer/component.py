@@ -25,7 +25,7 @@ class Slot(NamedTuple):
     name: str
     """Argument of the trainer."""
     kind: type
-    options: Mapping[str, Any] = {}
+    options: Mapping[str, object] = {}
     """Arguments of the trainer that the part gets where its constructor knows them and nobody gave them."""
     registry: Mapping[str, str] = {}
 
@@ -39,10 +39,10 @@ def build_component(spec: object, slot: Slot) -> Any:  # noqa: ANN401 - an insta
     """
     if isinstance(spec, slot.kind) and not isinstance(spec, type):  # a class has the methods of a protocol, too
         return spec
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, object] = {}
     maker = spec
     if isinstance(spec, dict):
-        arguments = dict(cast("dict[str, Any]", spec))
+        arguments = dict(cast("dict[str, object]", spec))
         maker = arguments.pop("type", None)
         if maker is None:
             msg = f"{slot.name}={spec!r} has no 'type'; write {{'type': 'package.module.Class', ...}}"
@@ -70,7 +70,7 @@ def _find(name: str, slot: Slot) -> object:
         raise ValueError(msg) from error
 
 
-def _known(maker: Callable[..., object], options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _known(maker: Callable[..., object], options: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     """Yield the options that *maker* has a parameter for."""
     try:
         parameters = inspect.signature(maker).parameters

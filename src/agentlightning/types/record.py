@@ -13,6 +13,10 @@ AttributeMap = dict[str, Any]
 """Attribute values as OpenTelemetry allows them: str, bool, int, float, or a list of one of these."""
 
 
+JsonObject = dict[str, Any]
+"""A JSON object of no fixed shape."""
+
+
 class ResourceRecord(msgspec.Struct, frozen=True, eq=False):
     """The OpenTelemetry resource of a span; the same object for all spans of a provider."""
 

@@ -82,7 +82,7 @@ class LLM(Resource):
         # Servers without authentication ignore the key, and the client insists on one.
         return self.api_key or os.environ.get("OPENAI_API_KEY") or "none"
 
-    def _request(self, task: object, parameters: dict[str, Any]) -> dict[str, Any]:
+    def _request(self, task: object, parameters: dict[str, object]) -> dict[str, object]:
         return {"model": self.model, **self.sampling_parameters, **parameters, "messages": _messages(task)}
 
 
@@ -158,9 +158,9 @@ class ResourcesUpdate(BaseModel):
     resources: NamedResources
 
 
-def _messages(task: object) -> list[Any]:
+def _messages(task: object) -> list[object]:
     if isinstance(task, list) and task and all(isinstance(item, dict) for item in cast("list[object]", task)):
-        return cast("list[Any]", task)
+        return cast("list[object]", task)
     text = task if isinstance(task, str) else json.dumps(task, ensure_ascii=False, default=str)
     return [{"role": "user", "content": text}]
 
@@ -197,21 +197,21 @@ def _certificates() -> ssl.SSLContext:
 class _Formatter(string.Formatter):
     """``str.format`` without a way to what a value is made of."""
 
-    def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401 - of the base
+    def get_field(self, field_name: str, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
         """Look a hole up; ValueError for one that reaches for a private name."""
         if "._" in field_name or "[_" in field_name:
             msg = f"the hole {{{field_name}}} reaches for a name with an underscore; pass the value itself"
             raise ValueError(msg)
         return super().get_field(field_name, args, kwargs)
 
-    def get_value(self, key: int | str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401 - of the base
+    def get_value(self, key: int | str, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
         """Return the value of a hole; ValueError for a hole without a name."""
         if isinstance(key, int) or not key:
             msg = "holes of a prompt have names, such as {question}; double the braces of text: {{ }}"
             raise ValueError(msg)
         return super().get_value(key, args, kwargs)
 
-    def format_field(self, value: Any, format_spec: str) -> str:  # noqa: ANN401 - of the base
+    def format_field(self, value: object, format_spec: str) -> str:
         """Format a value; ValueError for a width beyond ``MAX_PROMPT_CHARS``."""
         digits = "".join(character if character.isdigit() else " " for character in format_spec).split()
         if any(len(number) > len(str(MAX_PROMPT_CHARS)) or int(number) > MAX_PROMPT_CHARS for number in digits):
@@ -220,7 +220,7 @@ class _Formatter(string.Formatter):
         return super().format_field(value, format_spec)
 
 
-def _render(template: str, values: dict[str, Any]) -> str:
+def _render(template: str, values: dict[str, object]) -> str:
     from jinja2.exceptions import SecurityError, TemplateError, UndefinedError  # noqa: PLC0415 - only when filled
 
     try:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Union, cast
+from typing import TYPE_CHECKING, Annotated, Union, cast
 
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import core_schema
@@ -87,7 +87,7 @@ def convert_timestamp(timestamp: int | None) -> float | None:
     return to_seconds(timestamp)
 
 
-def extract_extra_fields(src: Any, excluded_fields: list[str]) -> dict[str, Any]:  # noqa: ANN401 - any object
+def extract_extra_fields(src: object, excluded_fields: list[str]) -> dict[str, object]:
     """Return what *src* carries beside *excluded_fields*, as plain values; what is none becomes its text.
 
     A field counts with and without its leading underscore; what the class of *src* defines itself (methods and

@@ -10,7 +10,7 @@ import math
 import re
 from functools import lru_cache
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import msgspec
 
@@ -49,7 +49,7 @@ _RESPONSE_ID = re.compile(r'\s*\{\s*"id"\s*:\s*"([^"\\]{1,200})"')
 
 class _RewardJson(msgspec.Struct):
     type: str
-    value: Any = None
+    value: object = None
 
 
 class _MlflowCost(msgspec.Struct):
@@ -74,7 +74,7 @@ class _Slot(NamedTuple):
     source: Source
 
 
-def facts(name: str, attributes: Mapping[str, Any], *, scope: str = "") -> SpanFacts:
+def facts(name: str, attributes: Mapping[str, object], *, scope: str = "") -> SpanFacts:
     """Return the facts of a span called *name* that the instrumentation *scope* wrote with *attributes*.
 
     A value of the wrong type, a negative, non-finite or impossibly large number counts as absent. Only spans of kind
@@ -99,7 +99,7 @@ def _joined(broken: object) -> str | None:
     return ", ".join(str(name) for name in names)[:MAX_NAME_CHARS] or None
 
 
-def _detail(name: str, attributes: Mapping[str, Any]) -> str | None:
+def _detail(name: str, attributes: Mapping[str, object]) -> str | None:
     """Return what an annotation says, or the names and values of several rewards, in one short line."""
     if name == SpanNames.REWARD.value:
         pairs: list[tuple[object, object]] = []
@@ -113,7 +113,7 @@ def _detail(name: str, attributes: Mapping[str, Any]) -> str | None:
     return text[:MAX_DETAIL_CHARS] or None
 
 
-def _facts(name: str, attributes: Mapping[str, Any], scope: str) -> SpanFacts:
+def _facts(name: str, attributes: Mapping[str, object], scope: str) -> SpanFacts:
     known = _SLOTS.keys() & attributes.keys()
     emitted = _EMITTED_KINDS.get(name)
     if not known:
@@ -131,7 +131,7 @@ def _facts(name: str, attributes: Mapping[str, Any], scope: str) -> SpanFacts:
     return result
 
 
-def sources(name: str, attributes: Mapping[str, Any]) -> dict[str, Source]:
+def sources(name: str, attributes: Mapping[str, object]) -> dict[str, Source]:
     """Return for each field of the table the source that filled it on this span; for people who ask why.
 
     Fields are those of ``view.dialects``: a count that no class uses, such as a total, is listed as well.
@@ -165,7 +165,7 @@ def _provider(name: str) -> str | None:
     return plain or None
 
 
-def _collect(known: set[str], attributes: Mapping[str, Any]) -> tuple[_Found, dict[str, int]]:
+def _collect(known: set[str], attributes: Mapping[str, object]) -> tuple[_Found, dict[str, int]]:
     """Return the usable values, and for each field the place in the table of the source that it is from."""
     found = _Found()
     best: dict[str, int] = {}

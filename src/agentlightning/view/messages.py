@@ -6,7 +6,7 @@ is left out, and the raw attributes stay where they are.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -89,7 +89,7 @@ class Conversation(msgspec.Struct, frozen=True, kw_only=True):
         return "\n".join(message.text for message in self.input if message.role in ("system", "developer"))
 
 
-def messages(attributes: Mapping[str, Any], *, children: Iterable[Mapping[str, Any]] = ()) -> Conversation:
+def messages(attributes: Mapping[str, object], *, children: Iterable[Mapping[str, object]] = ()) -> Conversation:
     """Return the conversation in *attributes*; empty where they hold none.
 
     Args:
@@ -97,13 +97,12 @@ def messages(attributes: Mapping[str, Any], *, children: Iterable[Mapping[str, A
         children: Those of the spans directly below it, where they are at hand: AgentOps 0.4.18 and newer write a tool
             that the model asks for on a span ``tool_call.NAME`` of its own. Others are ignored.
     """
-    attributes = cast("Mapping[str, object]", attributes)
     sent, input_dialect = _first(attributes, _INPUTS)
     answered, output_dialect = _first(attributes, _OUTPUTS)
     if sent and not any(message.role in ("system", "developer") for message in sent):
         prompt = _instructions(attributes)
         sent = [*([Message("system", tuple(prompt))] if prompt else []), *sent]
-    asked = [tool_call_below(cast("Mapping[str, object]", child)) for child in children]
+    asked = [tool_call_below(child) for child in children]
     if answered and any(asked) and not any(message.tool_calls for message in answered):
         calls = tuple(item for item in asked if item is not None)
         answered[0] = msgspec.structs.replace(answered[0], parts=answered[0].parts + calls)

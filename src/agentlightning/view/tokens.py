@@ -7,7 +7,7 @@ server in ``output.value``. Never raises for what an attribute holds.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -54,9 +54,8 @@ class TokenIds(msgspec.Struct, frozen=True, kw_only=True):
         return self.prompt is not None or bool(self.choices)
 
 
-def token_ids(attributes: Mapping[str, Any]) -> TokenIds:
+def token_ids(attributes: Mapping[str, object]) -> TokenIds:
     """Return the token ids and log-probabilities in *attributes*; empty where they hold none."""
-    attributes = cast("Mapping[str, object]", attributes)
     problems: list[str] = []
     prompt = _ids(attributes, PROMPT_TOKEN_IDS, problems)
     choices: dict[int, ChoiceTokens] = {}
@@ -71,22 +70,21 @@ def token_ids(attributes: Mapping[str, Any]) -> TokenIds:
     return found or _in_answer(attributes, found)
 
 
-def token_fields(answer: Mapping[str, Any]) -> TokenIds:
+def token_fields(answer: Mapping[str, object]) -> TokenIds:
     """Return the token ids and log-probabilities in the *answer* of a server, as JSON decodes it.
 
     Knows vLLM since 0.10.2 (``prompt_token_ids``, ``choices[].token_ids``; both in the choice for completions), LiteLLM
     (``choices[].provider_specific_fields.token_ids``), SGLang (``choices[].response_token_ids``, or ``sglext``) and the
     older patch of vLLM (``response_token_ids``, a list of lists); log-probabilities of chat and of completions.
     """
-    raw = cast("Mapping[str, object]", answer)
     problems: list[str] = []
-    extension = as_dict(raw.get("sglext"))
-    prompt = _ids(raw, PROMPT_TOKEN_IDS, problems)
+    extension = as_dict(answer.get("sglext"))
+    prompt = _ids(answer, PROMPT_TOKEN_IDS, problems)
     if prompt is None:
         prompt = _ids(extension, "input_ids", problems)
-    rows = as_list(raw.get(RESPONSE_TOKEN_IDS)) or as_list(extension.get("output_ids"))
+    rows = as_list(answer.get(RESPONSE_TOKEN_IDS)) or as_list(extension.get("output_ids"))
     choices: list[ChoiceTokens] = []
-    for place, item in enumerate(as_list(raw.get("choices"))):
+    for place, item in enumerate(as_list(answer.get("choices"))):
         found = _choice(as_dict(item), place, rows, problems)
         if prompt is None:
             prompt = found.prompt

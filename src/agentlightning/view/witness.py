@@ -6,7 +6,7 @@ it, around it in time, with the same id of the answer.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -24,7 +24,7 @@ class Sight(NamedTuple):
 
 class _Node(Protocol):
     @property
-    def children(self) -> Sequence[Any]:
+    def children(self) -> Sequence[object]:
         """The nodes below."""
         ...
 

@@ -6,7 +6,7 @@ read alone, and a file that was cut short is good up to the cut.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agentlightning.adapter.dataset.exact import model_object, span_object
 
@@ -19,7 +19,7 @@ VERSION = 1
 """Version of the lines; it is on each rollout."""
 
 
-def lines(recorded: Recorded) -> Iterator[dict[str, Any]]:
+def lines(recorded: Recorded) -> Iterator[dict[str, object]]:
     """Yield the lines of a rollout."""
     yield {"type": "rollout", "version": VERSION, **model_object(recorded.rollout)}
     for attempt in recorded.attempts:

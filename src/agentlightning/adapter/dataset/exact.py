@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -35,15 +35,15 @@ def dumps(value: object) -> str:
     return json.dumps(value, allow_nan=False, separators=(",", ":"))
 
 
-def model_object(model: BaseModel) -> dict[str, Any]:
+def model_object(model: BaseModel) -> dict[str, object]:
     """Return a rollout or an attempt as plain data."""
-    return cast("dict[str, Any]", exact(model.model_dump()))
+    return cast("dict[str, object]", exact(model.model_dump()))
 
 
-def span_object(span: Span) -> dict[str, Any]:
+def span_object(span: Span) -> dict[str, object]:
     """Return a span as plain data, its number in the rollout included."""
     record = msgspec.to_builtins(span.to_record(), builtin_types=(bytes,), str_keys=True)
-    return cast("dict[str, Any]", exact({"sequence_id": span.sequence_id, **record}))
+    return cast("dict[str, object]", exact({"sequence_id": span.sequence_id, **record}))
 
 
 def rollout_of(raw: object) -> Rollout:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agentlightning import semconv
 from agentlightning._internal.clock import now_ns
@@ -17,12 +17,13 @@ from agentlightning.view.loose import as_dict, as_list, as_text, encoded, first_
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_Raw = dict[str, Any]
+    from agentlightning.types.record import JsonObject
+
 _STEP_S = 1e-3
 """Steps without a time follow each other so far apart."""
 
 
-def rollout_from(raw: _Raw) -> Recorded:
+def rollout_from(raw: JsonObject) -> Recorded:
     """Return the rollout of a trajectory; read twice, the same trajectory gives the same ids.
 
     Raises:
@@ -58,13 +59,13 @@ class _Builder:
         self.spans: list[Span] = []
         self._ids = (rollout_id, attempt_id, digest)
 
-    def add(self, raw: _Raw, parent_id: str | None, at: float) -> None:
+    def add(self, raw: JsonObject, parent_id: str | None, at: float) -> None:
         """Add the agent of a trajectory with its steps; trajectories inside it are below it."""
         agent = as_dict(raw.get("agent"))
         name = as_text(agent.get("name")) or "agent"
         tools = as_list(agent.get("tool_definitions"))
         root = self._span(f"agent {name}", parent_id, at, {semconv.OPENINFERENCE_KIND: "AGENT", "agent.name": name})
-        history: list[_Raw] = []
+        history: list[JsonObject] = []
         for step in map(as_dict, as_list(raw.get("steps"))):
             at = max(at + _STEP_S, _seconds(step) or 0.0)
             self._step(step, root.span_id, at, history, {"model": agent.get("model_name"), "tools": tools})
@@ -73,7 +74,9 @@ class _Builder:
         for inner in map(as_dict, as_list(raw.get("subagent_trajectories"))):
             self.add(inner, root.span_id, _start(inner))
 
-    def _step(self, step: _Raw, parent_id: str, at: float, history: list[_Raw], agent: Mapping[str, Any]) -> None:
+    def _step(
+        self, step: JsonObject, parent_id: str, at: float, history: list[JsonObject], agent: Mapping[str, object]
+    ) -> None:
         text = _text(step.get("message"))
         source = as_text(step.get("source"))
         if source != "agent":
@@ -104,7 +107,7 @@ class _Builder:
             part = {"type": "tool_call_response", "id": call_id, "result": content}
             history.append({"role": "tool", "parts": [part]})
 
-    def _span(self, name: str, parent_id: str | None, at: float, attributes: Mapping[str, Any]) -> Span:
+    def _span(self, name: str, parent_id: str | None, at: float, attributes: JsonObject) -> Span:
         rollout_id, attempt_id, digest = self._ids
         place = len(self.spans) + 1
         span_id = hashlib.blake2b(f"{digest}/{place}".encode(), digest_size=8).hexdigest()
@@ -124,9 +127,9 @@ class _Builder:
         return span
 
 
-def _call_attributes(step: _Raw, agent: Mapping[str, Any]) -> dict[str, Any]:
+def _call_attributes(step: JsonObject, agent: Mapping[str, object]) -> JsonObject:
     metrics = as_dict(step.get("metrics"))
-    found: dict[str, Any] = {
+    found: JsonObject = {
         semconv.OPENINFERENCE_KIND: "LLM",
         "gen_ai.request.model": first_text(step, "model_name") or agent["model"],
         "gen_ai.usage.input_tokens": _count(metrics.get("prompt_tokens")),
@@ -143,8 +146,8 @@ def _call_attributes(step: _Raw, agent: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _message(role: str, text: str, step: _Raw | None = None) -> _Raw:
-    parts: list[_Raw] = []
+def _message(role: str, text: str, step: JsonObject | None = None) -> JsonObject:
+    parts: list[JsonObject] = []
     thought = as_text((step or {}).get("reasoning_content"))
     if thought:
         parts.append({"type": "reasoning", "content": thought})
@@ -166,18 +169,18 @@ def _text(content: object) -> str:
     return "\n".join(texts)
 
 
-def _task(raw: _Raw) -> str:
+def _task(raw: JsonObject) -> str:
     """Return the first thing that a user said."""
     steps = [as_dict(step) for step in as_list(raw.get("steps"))]
     return next((_text(step.get("message")) for step in steps if step.get("source") == "user"), "")
 
 
-def _start(raw: _Raw) -> float:
+def _start(raw: JsonObject) -> float:
     times = [_seconds(as_dict(step)) for step in as_list(raw.get("steps"))]
     return next((at for at in times if at is not None), now_ns() / 1e9) - _STEP_S
 
 
-def _seconds(step: _Raw) -> float | None:
+def _seconds(step: JsonObject) -> float | None:
     try:
         read = datetime.fromisoformat(as_text(step.get("timestamp")).replace("Z", "+00:00"))
     except ValueError:
@@ -189,7 +192,7 @@ def _count(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
-def _numbers(value: object) -> list[Any] | None:
+def _numbers(value: object) -> list[object] | None:
     items = as_list(value)
     is_good = items and all(isinstance(item, (int, float)) and not isinstance(item, bool) for item in items)
     return items if is_good else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from agentlightning.adapter.dataset import coverage as why
 from agentlightning.adapter.dataset.call import Selection, calls_of, final_reward, oddities
@@ -57,7 +57,7 @@ class Preferences:
         )
         self._tasks.setdefault(_task(recorded.rollout.input), []).append(candidate)
 
-    def pairs(self) -> Iterator[dict[str, Any]]:
+    def pairs(self) -> Iterator[dict[str, object]]:
         """Yield the pair of each task that has two different rewards; the rest is counted."""
         for candidates in self._tasks.values():
             valued = sorted(
@@ -68,12 +68,12 @@ class Preferences:
             if pair:
                 yield self._pair(*pair)
 
-    def _pair(self, worse: _Candidate, better: _Candidate) -> dict[str, Any]:
+    def _pair(self, worse: _Candidate, better: _Candidate) -> dict[str, object]:
         for item in (better, worse):
             self._coverage.exported += 1
             self._coverage.noted.update(item.oddities)
         shared = _common(better.messages[:-1], worse.messages[:-1])
-        line: dict[str, Any] = {
+        line: dict[str, object] = {
             "prompt": better.messages[:shared],
             "chosen": better.messages[shared:],
             "rejected": worse.messages[shared:],

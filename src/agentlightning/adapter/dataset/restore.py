@@ -81,7 +81,7 @@ def read_atif(text: str) -> Iterator[Recorded]:
         )
 
 
-def _object(line: str, number: int) -> dict[str, Any]:
+def _object(line: str, number: int) -> dict[str, object]:
     try:
         raw = cast("object", json.loads(line))
     except (ValueError, RecursionError) as error:

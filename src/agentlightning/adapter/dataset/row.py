@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from agentlightning.adapter.dataset import coverage as why
 from agentlightning.adapter.dataset.call import Call, Recorded, Selection, calls_of, note_exported
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from agentlightning.adapter.dataset.coverage import Coverage
 
-Line = dict[str, Any]
+Line = dict[str, object]
 
 
 def triplets(recorded: Recorded, selection: Selection, coverage: Coverage) -> Iterator[Line]:

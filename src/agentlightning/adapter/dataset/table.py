@@ -42,7 +42,7 @@ class ParquetFile:
         self._arrow: Any = pa  # pyarrow has no types
         self._schema: Any = _schema(pa)
         self._writer: Any = parquet.ParquetWriter(path, self._schema, compression="zstd")
-        self._rows: list[dict[str, Any]] = []
+        self._rows: list[dict[str, object]] = []
         self.count = 0
 
     def __enter__(self) -> Self:

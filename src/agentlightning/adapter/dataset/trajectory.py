@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from datetime import datetime, timezone
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from agentlightning._internal.version import __version__
 from agentlightning.adapter.dataset.call import note_exported
@@ -25,15 +25,14 @@ from agentlightning.view.transcript import Turn, turns
 if TYPE_CHECKING:
     from agentlightning.adapter.dataset.call import Call, Recorded
     from agentlightning.adapter.dataset.coverage import Coverage
+    from agentlightning.types.record import JsonObject
 
 SCHEMA = "ATIF-v1.7"
 OURS = "agentlightning"
 """Key in ``extra`` of the root that holds the rollout, its attempts and its spans."""
 
-_Json = dict[str, Any]
 
-
-def trajectory(recorded: Recorded, calls: list[Call], coverage: Coverage) -> _Json:
+def trajectory(recorded: Recorded, calls: list[Call], coverage: Coverage) -> JsonObject:
     """Return a rollout as one trajectory; conversations beside the first one are trajectories inside it."""
     for call in calls:
         note_exported(call, coverage)
@@ -44,9 +43,14 @@ def trajectory(recorded: Recorded, calls: list[Call], coverage: Coverage) -> _Js
         said = (
             recorded.rollout.input if isinstance(recorded.rollout.input, str) else dumps(exact(recorded.rollout.input))
         )
-        step: _Json = {"step_id": 1, "source": "user", "message": said, "timestamp": _time(recorded.rollout.start_time)}
+        step: JsonObject = {
+            "step_id": 1,
+            "source": "user",
+            "message": said,
+            "timestamp": _time(recorded.rollout.start_time),
+        }
         made = [{"schema_version": SCHEMA, "agent": {"name": "agent", "version": __version__}, "steps": [step]}]
-    root: _Json = {**made[0], "session_id": rollout_id, "trajectory_id": rollout_id}
+    root: JsonObject = {**made[0], "session_id": rollout_id, "trajectory_id": rollout_id}
     if len(made) > 1:
         root["subagent_trajectories"] = made[1:]
     root["final_metrics"] = _final(calls, len(root["steps"]))
@@ -75,14 +79,14 @@ def _conversations(calls: list[Call]) -> list[list[tuple[Call, Turn]]]:
     return found
 
 
-def _trajectory(pairs: list[tuple[Call, Turn]], rollout_id: str, place: int) -> _Json:
+def _trajectory(pairs: list[tuple[Call, Turn]], rollout_id: str, place: int) -> JsonObject:
     first = pairs[0][0]
-    agent: _Json = {"name": first.agent if first.agent != "*" else "agent", "version": __version__}
+    agent: JsonObject = {"name": first.agent if first.agent != "*" else "agent", "version": __version__}
     if first.node.facts.model:
         agent["model_name"] = first.node.facts.model
     if first.tools:
         agent["tool_definitions"] = exact(first.tools)
-    steps: list[_Json] = []
+    steps: list[JsonObject] = []
     for call, turn in pairs:
         for message in turn.appended:
             _add_message(steps, message, call.span.start_time)
@@ -97,7 +101,7 @@ def _trajectory(pairs: list[tuple[Call, Turn]], rollout_id: str, place: int) -> 
     }
 
 
-def _add_message(steps: list[_Json], message: Message, at: float | None) -> None:
+def _add_message(steps: list[JsonObject], message: Message, at: float | None) -> None:
     """Add what was sent: results of tools to the step that asked for them, all else as a step."""
     rest = [part for part in message.parts if not isinstance(part, ToolResultPart) or not _add_result(steps, part)]
     texts = [part.text for part in rest if isinstance(part, (TextPart, ToolResultPart))]
@@ -112,7 +116,7 @@ def _add_message(steps: list[_Json], message: Message, at: float | None) -> None
     steps.append({"source": source, "message": "\n".join(texts), **_timestamp(at)})
 
 
-def _add_result(steps: list[_Json], result: ToolResultPart) -> bool:
+def _add_result(steps: list[JsonObject], result: ToolResultPart) -> bool:
     for step in reversed(steps):
         if any(call["tool_call_id"] == result.call_id for call in step.get("tool_calls", ())):
             results = step.setdefault("observation", {"results": []})["results"]
@@ -121,7 +125,7 @@ def _add_result(steps: list[_Json], result: ToolResultPart) -> bool:
     return False
 
 
-def _answer(call: Call) -> _Json:
+def _answer(call: Call) -> JsonObject:
     output = one_answer(list(call.conversation.output))
     step = _agent_step(output[0] if output else Message("assistant"), call.span.end_time)
     if call.node.facts.model:
@@ -129,14 +133,14 @@ def _answer(call: Call) -> _Json:
     metrics = _metrics(call)
     if metrics:
         step["metrics"] = metrics
-    extra: _Json = {"span_id": call.span.span_id, "trace_id": call.span.trace_id}
+    extra: JsonObject = {"span_id": call.span.span_id, "trace_id": call.span.trace_id}
     if call.reward is not None:
         extra["reward"] = exact(call.reward)
     return {**step, "llm_call_count": 1, "extra": extra}
 
 
-def _agent_step(message: Message, at: float | None) -> _Json:
-    step: _Json = {"source": "agent", "message": message.text, **_timestamp(at)}
+def _agent_step(message: Message, at: float | None) -> JsonObject:
+    step: JsonObject = {"source": "agent", "message": message.text, **_timestamp(at)}
     if message.reasoning:
         step["reasoning_content"] = message.reasoning
     calls = [part for part in message.parts if isinstance(part, ToolCallPart)]
@@ -148,19 +152,19 @@ def _agent_step(message: Message, at: float | None) -> _Json:
     return step
 
 
-def _arguments(part: ToolCallPart) -> _Json:
+def _arguments(part: ToolCallPart) -> JsonObject:
     value = decoded(part.arguments)
     if isinstance(value, dict):
-        return cast("_Json", exact(as_dict(cast("object", value))))
+        return cast("JsonObject", exact(as_dict(cast("object", value))))
     return {"arguments": part.arguments} if part.arguments else {}
 
 
-def _metrics(call: Call) -> _Json:
+def _metrics(call: Call) -> JsonObject:
     facts, tokens = call.node.facts, call.tokens
     answer = next((choice for choice in tokens.choices if choice.index == 0), None)
     sent = [facts.fresh_tokens, facts.cache_read_tokens, facts.cache_write_tokens]
     usd = price(facts, call.node.start_ns).usd
-    found: _Json = {
+    found: JsonObject = {
         "prompt_tokens": None if facts.fresh_tokens is None else sum(number or 0 for number in sent),
         "completion_tokens": facts.output_tokens,
         "cached_tokens": facts.cache_read_tokens,
@@ -173,10 +177,10 @@ def _metrics(call: Call) -> _Json:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _final(calls: list[Call], steps: int) -> _Json:
+def _final(calls: list[Call], steps: int) -> JsonObject:
     facts = [call.node.facts for call in calls]
     prices = [price(call.node.facts, call.node.start_ns).usd for call in calls]
-    found: _Json = {
+    found: JsonObject = {
         "total_prompt_tokens": sum(
             (item.fresh_tokens or 0) + (item.cache_read_tokens or 0) + (item.cache_write_tokens or 0) for item in facts
         ),
@@ -189,7 +193,7 @@ def _final(calls: list[Call], steps: int) -> _Json:
     return found
 
 
-def _timestamp(at: float | None) -> _Json:
+def _timestamp(at: float | None) -> JsonObject:
     return {} if at is None else {"timestamp": _time(at)}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from starlette.responses import Response
@@ -16,6 +16,7 @@ from agentlightning.store.pack import to_json
 
 if TYPE_CHECKING:
     from fastapi import Request
+    from pydantic import BaseModel
 
     from agentlightning.server.gate import Gate
     from agentlightning.store.base import LightningStore
@@ -63,6 +64,6 @@ def json_reply(value: object) -> Response:
     return Response(to_json(value).encode(), media_type=wire.JSON)
 
 
-def plain(model: Any) -> Any:  # noqa: ANN401 - a pydantic model as plain data
+def plain(model: BaseModel) -> object:
     """Return a public model as plain data; inputs and metadata stay what JSON held."""
     return model.model_dump(mode="json")

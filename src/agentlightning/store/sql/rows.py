@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agentlightning.store.sql.connector import Row
+    from agentlightning.types.record import JsonObject
 
 T = TypeVar("T")
 
@@ -56,7 +57,7 @@ def to_rollout(row: Row) -> Rollout:
     return Rollout(**_rollout_fields(row))
 
 
-def _rollout_fields(row: Row) -> dict[str, Any]:
+def _rollout_fields(row: Row) -> JsonObject:
     rollout_id, _project, status, mode, resources_id, start_ns, end_ns, config, metadata, task = row
     return {
         "rollout_id": rollout_id,
