@@ -1,6 +1,7 @@
 """Measure what the model proxy adds to a call: server, proxy and client are processes of their own.
 
-Calls go in turn to the model server itself and through the proxy, with one client each, over connections that are kept.
+Calls go in turn to the model server itself and through the proxy, with one client each, over connections that are kept;
+those through the proxy belong to an attempt, as those of every agent do that was given its address.
 Prints the median of both, of their difference in pairs, the time to the first bytes of a stream, and the processor time
 of the proxy for each call, which is the figure to compare where the machine has other work. Then 200 rollouts call at
 once, and their spans are counted.
@@ -68,6 +69,12 @@ def program(code: str, *arguments: str) -> Generator[tuple[str, psutil.Process]]
                 process.terminate()
 
 
+def of_attempt(through: str, rollout: AttemptedRollout) -> str:
+    """Return the address of the proxy for the attempt of *rollout*."""
+    ids = f"/rollout/{rollout.rollout_id}/attempt/{rollout.attempt.attempt_id}/v1"
+    return through.removesuffix("/v1") + ids
+
+
 def timed(client: httpx.Client, url: str, *, stream: bool) -> float:
     """Return the milliseconds until the whole answer, or until the first bytes of a stream, are there."""
     start = time.perf_counter()
@@ -105,10 +112,9 @@ async def crowd(store_url: str, through: str, count: int) -> tuple[int, int]:
     """Let *count* rollouts call at once; return how many spans are in their own rollout, and how many should be."""
     store = open_store(store_url)
     made = [await store.start_rollout(number) for number in range(count)]
-    root = through.removesuffix("/v1")
 
     async def run(rollout: AttemptedRollout, client: httpx.AsyncClient) -> None:
-        url = f"{root}/rollout/{rollout.rollout_id}/attempt/{rollout.attempt.attempt_id}/v1/chat/completions"
+        url = f"{of_attempt(through, rollout)}/chat/completions"
         for _ in range(CALLS_EACH):
             body = {**ASKED, "messages": [{"role": "user", "content": rollout.rollout_id}]}
             (await client.post(url, json=body)).raise_for_status()
@@ -135,10 +141,13 @@ def main() -> int:
     )
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/store.db"
-        open_store(url).close()
+        store = open_store(url)
+        attempt = asyncio.run(store.start_rollout("timed"))
+        store.close()
         with program(MODEL) as (direct, _), program(PROXY, url, direct) as (through, proxy):
-            whole = compare(direct, through, proxy, chosen.calls, stream=False)
-            first = compare(direct, through, proxy, chosen.calls, stream=True)
+            address = of_attempt(through, attempt)
+            whole = compare(direct, address, proxy, chosen.calls, stream=False)
+            first = compare(direct, address, proxy, chosen.calls, stream=True)
             start = time.monotonic()
             right, expected = asyncio.run(crowd(url, through, chosen.rollouts))
             seconds = time.monotonic() - start
