@@ -158,7 +158,7 @@ class AgentOpsServerManager:
                 raise ServerStartError(msg)
             if self._listener is None:
                 self.server_port = self._find_available_port()
-            self._stopping.clear()
+            self._stopping = threading.Event()  # not cleared: who watches the last server may not have seen its end yet
             try:
                 self._launch()
             except BaseException:
@@ -292,14 +292,16 @@ def bind(host: str, port: int) -> socket.socket:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen(1024)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, TypeError) as error:
         listener.close()
         raise ServerStartError(_bind_problem(host, port, error)) from error
     return listener
 
 
-def _bind_problem(host: str, port: int, error: OSError | OverflowError) -> str:
-    number = error.errno if isinstance(error, OSError) else None
+def _bind_problem(host: str, port: int, error: OSError | OverflowError | TypeError) -> str:
+    if not isinstance(error, OSError):
+        return f"{port!r} is no port; choose a number from 1 to 65535, or 0 for a free one"
+    number = error.errno
     if number == errno.EADDRINUSE:
         return f"port {port} of {host} is taken by another program; choose another --port, or --port 0 for a free one"
     if number in {errno.EACCES, errno.EPERM}:

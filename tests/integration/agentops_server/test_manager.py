@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import psutil
@@ -105,6 +105,31 @@ def test_several_at_once(manager: AgentOpsServerManager) -> None:
         assert get(manager).status_code == get(other).status_code == 200
     finally:
         other.stop()
+
+
+def test_one_that_is_started_again_is_watched_once(
+    manager: AgentOpsServerManager, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After stop and start no thread takes the end of the first server for a crash of the second one."""
+    manager.start()
+    first = next(thread for thread in threading.enumerate() if thread.name == "agl-agentops-watch")
+    manager.stop()
+    manager.start()
+    first.join(5)
+    assert not first.is_alive()
+    assert "died" not in caplog.text
+    assert get(manager).status_code == 200
+
+
+@pytest.mark.parametrize("port", [-1, 65536, "8002", "abc", 80.5])
+def test_a_wrong_port_is_said(port: Any) -> None:
+    """What is no port is an error of its own, like one that is taken, and nothing is started."""
+    made = AgentOpsServerManager(daemon=True, port=port)
+    assert made.get_port() == port
+    with pytest.raises(ServerStartError, match=f"{port!r} is no port; choose a number from 1 to 65535"):
+        made.start()
+    assert not made.is_alive()
+    assert made.server_process is None
 
 
 def test_a_taken_or_forbidden_port_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
