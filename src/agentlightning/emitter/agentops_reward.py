@@ -7,7 +7,7 @@ the client is initialised is asked at each call, in the process that makes it.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol, cast
 
 from agentlightning import settings
 from agentlightning._internal.guard import guard
@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     Value = Callable[[object], "float | None"]
 
 
-def sdk_operation() -> Any:  # noqa: ANN401 - of the SDK
+class SdkOperation(Protocol):
+    """The SDK's ``operation``."""
+
+    def __call__(self, fn: Callable[[], object], /, *, name: str) -> Callable[[], object]:
+        """Return *fn* with a span around each call; awaitable where *fn* is."""
+        ...
+
+
+def sdk_operation() -> SdkOperation | None:
     """Return the SDK's ``operation`` decorator if its client is initialised in this process, else None."""
     if "agentops" not in sys.modules:
         return None
@@ -28,8 +36,8 @@ def sdk_operation() -> Any:  # noqa: ANN401 - of the SDK
             return None
         from agentlightning.tracer.agentops_client import client  # noqa: PLC0415 - where the SDK is
 
-        decorators: Any = sys.modules.get("agentops.sdk.decorators")
-        return getattr(decorators, "operation", None) if client() is not None else None
+        found: SdkOperation | None = getattr(sys.modules.get("agentops.sdk.decorators"), "operation", None)
+        return found if client() is not None else None
     return None
 
 
@@ -39,20 +47,20 @@ class _Outcome:
     def __init__(self, value: Value) -> None:
         self._value = value
         self.has_run = False
-        self.result: Any = None
+        self.result: object = None
         self.error: BaseException | None = None
 
     def data(self, result: object) -> dict[str, object]:
         self.result = result
         return {"type": "reward", "value": self._value(result)}
 
-    def get(self) -> Any:  # noqa: ANN401 - the user's
+    def get(self) -> object:
         if self.error is not None:
             raise self.error
         return self.result
 
 
-def call_sync(operation: Any, function: Callable[[], Any], value: Value) -> Any:  # noqa: ANN401 - of the SDK, the user's
+def call_sync(operation: SdkOperation, function: Callable[[], object], value: Value) -> object:
     """Call *function* as an operation whose output is the reward that *value* reads from its result.
 
     Result and error are the function's own; an error of the SDK's is counted, and the function runs all the same.
@@ -77,11 +85,7 @@ def call_sync(operation: Any, function: Callable[[], Any], value: Value) -> Any:
     return outcome.get() if outcome.has_run else function()
 
 
-async def call_async(
-    operation: Any,  # noqa: ANN401 - of the SDK
-    function: Callable[[], Awaitable[Any]],
-    value: Value,
-) -> Any:  # noqa: ANN401 - the user's
+async def call_async(operation: SdkOperation, function: Callable[[], Awaitable[object]], value: Value) -> object:
     """Do what ``call_sync`` does with a function that is awaited."""
     outcome = _Outcome(value)
 
@@ -96,7 +100,7 @@ async def call_async(
 
     with guard("emitter.reward"):
         try:
-            await operation(run, name=SpanNames.REWARD.value)()
+            await cast("Awaitable[object]", operation(run, name=SpanNames.REWARD.value)())
         except BaseException as error:
             if error is not outcome.error:
                 raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agentlightning._internal.guard import guard
 from agentlightning.emitter.attribute import event_attributes
@@ -23,7 +23,7 @@ _NAME = SpanNames.ANNOTATION.value
 log = logging.getLogger(__name__)
 
 
-def emit_annotation(attributes: Mapping[str, Any], *, target: SpanTarget | None = None) -> ReadableSpan | None:
+def emit_annotation(attributes: Mapping[str, object], *, target: SpanTarget | None = None) -> ReadableSpan | None:
     """Record *attributes* as a span ``agentlightning.annotation`` about *target*, and return that span.
 
     Args:

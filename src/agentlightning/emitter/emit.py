@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agentlightning import semconv
 from agentlightning._internal.guard import guard
@@ -28,7 +28,7 @@ _DISABLED, _INVALID, _FAILED = Outcome(DROPPED, "disabled"), Outcome(DROPPED, "i
 
 def emit_event(
     event: EventLike | str,
-    data: Mapping[str, Any] | None = None,
+    data: Mapping[str, object] | None = None,
     *,
     keep: bool | None = None,
     target: SpanTarget | None = None,
@@ -58,7 +58,7 @@ def emit_event(
 
 def _emit(
     event: EventLike | str,
-    data: Mapping[str, Any] | None,
+    data: Mapping[str, object] | None,
     marks: dict[str, EmittedValue],
     target: SpanTarget | None,
     receipt: Receipt,
@@ -86,7 +86,7 @@ def _emit(
     emit_span(made.span_name(), attributes, made.span_status(), link, receipt)
 
 
-def _made(event: EventLike | str, data: Mapping[str, Any] | None) -> EventLike:
+def _made(event: EventLike | str, data: Mapping[str, object] | None) -> EventLike:
     """Return the event that is meant.
 
     Raises:

@@ -36,7 +36,7 @@ class EventLike(Protocol):
         ...
 
     @property
-    def attributes(self) -> Mapping[str, Any]:
+    def attributes(self) -> Mapping[str, object]:
         """What there is to say."""
         ...
 
@@ -66,7 +66,7 @@ class CustomEvent:  # noqa: PLW1641 - not hashable, since attributes may change
     attributes: dict[str, Any]
     """What there is to say; any values, but only text, numbers, truth values and lists of these can be filtered by."""
 
-    def __init__(self, event_type: str | None = None, attributes: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, event_type: str | None = None, attributes: Mapping[str, object] | None = None) -> None:
         """Make an event of *event_type* (None: that of the class) with a copy of *attributes*."""
         if event_type is not None:
             self.event_type = event_type
@@ -117,7 +117,7 @@ class CustomEvent:  # noqa: PLW1641 - not hashable, since attributes may change
 class EventMaker(Protocol):
     """Makes an event of one type from its data: a function, or a class that takes the data as its one argument."""
 
-    def __call__(self, data: dict[str, Any], /) -> CustomEvent:
+    def __call__(self, data: dict[str, object], /) -> CustomEvent:
         """Return the event; raise ``ValueError`` or ``TypeError`` for data that make none."""
         ...
 
@@ -210,7 +210,7 @@ class EventFactory:
         """Register a kind of our own."""
         self._types[name] = _Type(name, factory, None, 1, is_builtin=True)
 
-    def create_event(self, type: str, data: Mapping[str, Any] | None = None) -> CustomEvent:  # noqa: A002 - the seed's name
+    def create_event(self, type: str, data: Mapping[str, object] | None = None) -> CustomEvent:  # noqa: A002 - the seed's name
         """Return an event of a registered type made of *data*.
 
         Raises:
@@ -231,7 +231,7 @@ class EventFactory:
             raise ValueError(msg)
         return known
 
-    def restore(self, event_type: str, data: dict[str, Any], version: int) -> CustomEvent:
+    def restore(self, event_type: str, data: dict[str, object], version: int) -> CustomEvent:
         """Return the event that was recorded or serialised as *data*; a plain one where its type is not known here.
 
         Raises:
@@ -260,7 +260,7 @@ class EventFactory:
             return None
         from pydantic import TypeAdapter  # noqa: PLC0415 - loaded with the schema already
 
-        return {**TypeAdapter[Any](known.schema).json_schema(), "version": known.version}
+        return {**TypeAdapter[object](known.schema).json_schema(), "version": known.version}
 
     def fits_schema(self, event: CustomEvent) -> bool:
         """Tell whether *event* fits the schema of its type; True where there is none. Never raises."""
@@ -280,7 +280,7 @@ class EventFactory:
         return True
 
 
-def _make(name: str, known: _Type, data: dict[str, Any]) -> CustomEvent:
+def _make(name: str, known: _Type, data: dict[str, object]) -> CustomEvent:
     """Return the event that the factory of a type makes of *data*.
 
     Raises:
@@ -300,7 +300,7 @@ def _make(name: str, known: _Type, data: dict[str, Any]) -> CustomEvent:
 
 
 def _plain_event(name: str, version: int) -> EventMaker:
-    def make(data: dict[str, Any]) -> CustomEvent:
+    def make(data: dict[str, object]) -> CustomEvent:
         event = CustomEvent(name, data)
         event.version = version
         return event
@@ -339,7 +339,7 @@ def is_type_name(name: object) -> bool:
 
 def _has_text_keys(attributes: object) -> bool:
     return isinstance(attributes, Mapping) and all(
-        isinstance(key, str) for key in cast("Mapping[object, Any]", attributes)
+        isinstance(key, str) for key in cast("Mapping[object, object]", attributes)
     )
 
 

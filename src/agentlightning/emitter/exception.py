@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from agentlightning import semconv
 from agentlightning._internal.guard import guard
@@ -78,7 +78,7 @@ class ExceptionEvent(CustomEvent):
     event_type = "exception"
     emit_exception = staticmethod(emit_exception)
 
-    def __init__(self, exception: BaseException | None, attributes: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, exception: BaseException | None, attributes: Mapping[str, object] | None = None) -> None:
         """Make it of *exception*; of *attributes* where it was recorded elsewhere and only they are left."""
         made = _attributes(exception) if isinstance(exception, BaseException) else {}
         super().__init__(attributes={**made, **(attributes or {})})
@@ -106,8 +106,8 @@ class ExceptionEvent(CustomEvent):
         return _status(self.attributes)
 
 
-def _make(data: dict[str, Any]) -> ExceptionEvent:
-    return ExceptionEvent(data.pop("exception", None), data)
+def _make(data: dict[str, object]) -> ExceptionEvent:
+    return ExceptionEvent(cast("BaseException | None", data.pop("exception", None)), data)
 
 
 event_factory.add_builtin("exception", _make)

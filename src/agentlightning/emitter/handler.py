@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from agentlightning import semconv
 from agentlightning._internal.guard import failures, guard
@@ -50,7 +50,7 @@ class _Handlers:
 
     def __init__(self) -> None:
         self._by_type: dict[str, tuple[EventHandler, ...]] = {}
-        self._waiting: deque[tuple[tuple[EventHandler, ...], str, Mapping[str, Any]]] = deque()
+        self._waiting: deque[tuple[tuple[EventHandler, ...], str, Mapping[str, object]]] = deque()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._is_busy = False
@@ -97,11 +97,10 @@ class _Handlers:
                     self._changed.wait()
                 handlers, event_type, attributes = self._waiting.popleft()
                 self._is_busy = True
-            event = None
             with guard("event.restore"):
                 event = restore_event(event_type, attributes)
-            for handler in handlers if event is not None else ():
-                _call(handler, event)
+                for handler in handlers:
+                    _call(handler, event)
 
     def finish(self, timeout_s: float) -> bool:
         deadline = time.monotonic() + timeout_s
@@ -127,14 +126,14 @@ class _Handlers:
         self._thread, self._is_busy = None, False
 
 
-def _call(handler: EventHandler, event: Any) -> None:  # noqa: ANN401 - a CustomEvent
+def _call(handler: EventHandler, event: CustomEvent) -> None:
     try:
         handler(event)
     except BaseException as error:  # noqa: BLE001 - the program's code; SystemExit must not end the thread either
         failures.note("event.handler", error)
 
 
-def restore_event(event_type: str, attributes: Mapping[str, Any]) -> CustomEvent:
+def restore_event(event_type: str, attributes: Mapping[str, object]) -> CustomEvent:
     """Return the event that a span with *attributes* stands for.
 
     Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import cast
 
 from agentlightning._internal.guard import guard
 from agentlightning.emitter.event import CustomEvent, event_factory
@@ -58,8 +58,8 @@ class MessageEvent(CustomEvent):
         return {SpanAttributeNames.MESSAGE.value: str.__str__(self.message)}
 
 
-def _make(data: dict[str, Any]) -> MessageEvent:
-    return MessageEvent(data[SpanAttributeNames.MESSAGE.value])
+def _make(data: dict[str, object]) -> MessageEvent:
+    return MessageEvent(cast("str", data[SpanAttributeNames.MESSAGE.value]))
 
 
 event_factory.add_builtin("message", _make)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import json
 import logging
@@ -63,7 +64,7 @@ class ObjectEvent(CustomEvent):
     event_type = "object"
     emit_object = staticmethod(emit_object)
 
-    def __init__(self, object: Any, attributes: Mapping[str, Any] | None = None) -> None:  # noqa: A002, ANN401 - as emit_object
+    def __init__(self, object: Any, attributes: Mapping[str, object] | None = None) -> None:  # noqa: A002, ANN401 - as emit_object
         """Make it of *object*; of *attributes* where it was recorded elsewhere."""
         super().__init__(attributes=object_attributes(object) if attributes is None else attributes)
         self.object = object
@@ -85,13 +86,13 @@ class ObjectEvent(CustomEvent):
         return dict(self.attributes)
 
 
-def _make(data: dict[str, Any]) -> ObjectEvent:
+def _make(data: dict[str, object]) -> ObjectEvent:
+    value = data[SpanAttributeNames.OBJECT.value]
     if semconv.OBJECT_TYPE not in data:
-        return ObjectEvent(data["object"])
-    try:
-        value: object = json.loads(data[SpanAttributeNames.OBJECT.value])
-    except (ValueError, RecursionError):  # cut to the limit
-        value = data[SpanAttributeNames.OBJECT.value]
+        return ObjectEvent(value)
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError, RecursionError):  # cut to the limit
+            value = json.loads(value)
     return ObjectEvent(value, data)
 
 

@@ -10,18 +10,16 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, TypeVar, cast, overload
 
 from agentlightning import semconv, settings
-from agentlightning._internal.guard import failures, guard
+from agentlightning._internal.guard import guard
 from agentlightning._internal.passing import pass_on
 from agentlightning.emitter.attribute import event_attributes
 from agentlightning.emitter.object import json_text
-from agentlightning.emitter.utils import is_enabled, start_span
+from agentlightning.emitter.utils import CurrentSpan, is_enabled, note_error, start_span
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
-    from contextvars import Token
     from types import TracebackType
 
-    from opentelemetry.context import Context
     from opentelemetry.trace import Span
     from typing_extensions import Self
 
@@ -234,7 +232,7 @@ class Run(AbstractContextManager["Run"]):
 
     def current(self) -> AbstractContextManager[None]:
         """Return a block in which the span is the current one; entered and left by the same thread."""
-        return _Current(self.span)
+        return CurrentSpan(self.span)
 
     def set_output(self, value: object) -> None:
         """Record *value* as the output; the last one wins. Never raises."""
@@ -266,51 +264,11 @@ class Run(AbstractContextManager["Run"]):
             return  # after a fork the span is the parent's to end
         if error is not None:
             with guard("operation.exception"):
-                _note_error(span, error)
+                note_error(span, error)
         with guard("operation.end"):
             if closed_early:
                 span.set_attribute(semconv.STREAM_STATE, "closed_early")
             span.end()
-
-
-def _note_error(span: Span, error: BaseException) -> None:
-    from opentelemetry.trace import Status, StatusCode  # noqa: PLC0415 - importing the emitters loads no OpenTelemetry
-
-    name = type(error).__qualname__
-    try:
-        text = f"{name}: {error}"
-        if isinstance(error, Exception):
-            span.record_exception(error)
-    except Exception as failure:  # noqa: BLE001 - __str__ of the user's class
-        failures.note("operation.exception_text", failure)
-        text = f"{name}: <no text: its __str__ failed>"
-    span.set_status(Status(StatusCode.ERROR, text))
-
-
-class _Current(AbstractContextManager[None]):
-    """Block in which a span is the current one."""
-
-    __slots__ = ("_span", "_token")
-
-    def __init__(self, span: Span | None) -> None:
-        self._span = span
-        self._token: Token[Context] | None = None
-
-    def __enter__(self) -> None:
-        if self._span is not None:
-            with guard("operation.attach"):
-                from opentelemetry import context, trace  # noqa: PLC0415 - importing the emitters loads no OpenTelemetry
-
-                self._token = context.attach(trace.set_span_in_context(self._span))
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None, /
-    ) -> None:
-        if self._token is not None:
-            with guard("operation.detach"):
-                from opentelemetry import context  # noqa: PLC0415 - as above
-
-                context.detach(self._token)
 
 
 def _plain(plan: _Plan, fn: Callable[..., object]) -> Callable[..., object]:

@@ -12,7 +12,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, cast
 
 from agentlightning import semconv
 from agentlightning._internal.guard import guard
@@ -20,7 +20,7 @@ from agentlightning.emitter.agentops_reward import call_async, call_sync, sdk_op
 from agentlightning.emitter.attribute import event_attributes
 from agentlightning.emitter.event import CustomEvent, event_factory
 from agentlightning.emitter.target import link_to
-from agentlightning.emitter.utils import EmittedValue, emit_span, is_enabled, start_span
+from agentlightning.emitter.utils import CurrentSpan, EmittedValue, emit_span, is_enabled, note_error, start_span
 from agentlightning.semconv import SpanNames
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ _NAME = SpanNames.REWARD.value
 
 log = logging.getLogger(__name__)
 
-FnType = TypeVar("FnType", bound="Callable[..., Any]")
+FnType = TypeVar("FnType", bound="Callable[..., object]")
 
 _AGENTOPS_KEYS = ("agentops.task.output", "agentops.entity.output")
 
@@ -54,7 +54,7 @@ def emit_reward(
     reward: float | Mapping[str, float],
     *,
     primary_key: str | None = None,
-    attributes: Mapping[str, Any] | None = None,
+    attributes: Mapping[str, object] | None = None,
     target: SpanTarget | None = None,
 ) -> ReadableSpan:
     """Record *reward* as a span ``agentlightning.reward`` under the current span, and return that span.
@@ -120,7 +120,7 @@ def _values(reward: object, primary_key: str | None) -> dict[str, EmittedValue]:
 
 
 def _describe_more(
-    made: dict[str, EmittedValue], attributes: Mapping[str, Any] | None, target: SpanTarget | None
+    made: dict[str, EmittedValue], attributes: Mapping[str, object] | None, target: SpanTarget | None
 ) -> Link | None:
     """Add *attributes*, which never replace the reward itself, and where *target* belongs; return the link to it."""
     link = None
@@ -159,10 +159,10 @@ def reward(fn: FnType) -> FnType:
             span.set(value)
 
     if inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None)):  # noqa: B004
-        call = cast("Callable[..., Awaitable[Any]]", fn)
+        call = cast("Callable[..., Awaitable[object]]", fn)
 
         @functools.wraps(fn)
-        async def run_async(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the user's own function
+        async def run_async(*args: object, **kwargs: object) -> object:
             operation = sdk_operation()
             if operation is not None:
                 return await call_async(operation, lambda: call(*args, **kwargs), read)
@@ -174,7 +174,7 @@ def reward(fn: FnType) -> FnType:
         return cast("FnType", run_async)
 
     @functools.wraps(fn)
-    def run(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the user's own function
+    def run(*args: object, **kwargs: object) -> object:
         operation = sdk_operation()
         if operation is not None:
             return call_sync(operation, lambda: fn(*args, **kwargs), read)
@@ -191,17 +191,14 @@ class _OpenReward:
 
     def __init__(self) -> None:
         self._span: Span | None = None
-        self._token: Any = None
+        self._block = CurrentSpan(None)
 
     def __enter__(self) -> Self:
         with guard("emitter.reward"):
-            if not is_enabled():
-                return self
-            from opentelemetry import context, trace  # noqa: PLC0415 - importing the emitters loads no OpenTelemetry
-
-            span = start_span(_NAME)
-            self._token = context.attach(trace.set_span_in_context(span))
-            self._span = span
+            if is_enabled():
+                self._span = start_span(_NAME)
+                self._block = CurrentSpan(self._span)
+        self._block.__enter__()
         return self
 
     def set(self, value: float) -> None:
@@ -211,16 +208,13 @@ class _OpenReward:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None, /
     ) -> None:
+        self._block.__exit__(exc_type, exc, traceback)
         if self._span is None:
             return
+        if isinstance(exc, Exception):
+            with guard("emitter.reward"):
+                note_error(self._span, exc)
         with guard("emitter.reward"):
-            from opentelemetry import context  # noqa: PLC0415
-            from opentelemetry.trace import Status, StatusCode  # noqa: PLC0415
-
-            context.detach(self._token)
-            if isinstance(exc, Exception):
-                self._span.record_exception(exc)
-                self._span.set_status(Status(StatusCode.ERROR, type(exc).__qualname__))
             self._span.end()
 
 
@@ -398,8 +392,9 @@ class RewardEvent(CustomEvent):
         return dict(self.attributes)
 
 
-def _make(data: dict[str, Any]) -> RewardEvent:
-    event = RewardEvent(data[semconv.REWARD], primary_key=data.pop("primary_key", None))
+def _make(data: dict[str, object]) -> RewardEvent:
+    reward, primary_key = cast("float", data[semconv.REWARD]), cast("str | None", data.pop("primary_key", None))
+    event = RewardEvent(reward, primary_key=primary_key)
     event.attributes.update({key: value for key, value in data.items() if key != semconv.REWARD})
     return event
 

@@ -73,7 +73,7 @@ class SerializationEngine:
         return self._factory.fits_schema(event)
 
 
-def encode_event(event_type: str, version: int, attributes: dict[str, Any]) -> bytes:
+def encode_event(event_type: str, version: int, attributes: dict[str, object]) -> bytes:
     """Return an event as bytes.
 
     Raises:
@@ -83,7 +83,7 @@ def encode_event(event_type: str, version: int, attributes: dict[str, Any]) -> b
     return json.dumps(envelope, allow_nan=False, separators=(",", ":")).encode()
 
 
-def decode_event(data: bytes) -> tuple[str, int, dict[str, Any]]:
+def decode_event(data: bytes) -> tuple[str, int, dict[str, object]]:
     """Return type, version and attributes of a serialised event.
 
     Raises:
@@ -115,7 +115,7 @@ def decode_event(data: bytes) -> tuple[str, int, dict[str, Any]]:
     if not isinstance(event_type, str) or type(version) is not int or not isinstance(attributes, dict):
         msg = "no serialised event: type, version or attributes are missing"
         raise EventDataError(msg)
-    return event_type, version, cast("dict[str, Any]", attributes)
+    return event_type, version, cast("dict[str, object]", attributes)
 
 
 def _tagged(value: object, depth: int, above: set[int]) -> object:
@@ -166,16 +166,16 @@ def _is_text(text: str) -> bool:
     return True
 
 
-def _write_str(value: Any) -> object:  # noqa: ANN401 - of the one type that the table says
+def _write_str(value: str) -> object:
     # JSON would join two surrogates that happen to stand side by side.
     return value if _is_text(value) else _tag("str", _base64(value.encode("utf-8", "surrogatepass")))
 
 
-def _write_int(value: Any) -> object:  # noqa: ANN401 - as above
+def _write_int(value: int) -> object:
     return value if -_MAX_INT <= value < _MAX_INT else _tag("int", hex(value))
 
 
-def _write_float(value: Any) -> object:  # noqa: ANN401 - as above
+def _write_float(value: float) -> object:
     return value if math.isfinite(value) else _tag("float", repr(value))
 
 
@@ -209,7 +209,7 @@ _READERS: dict[str, Callable[[Any], object]] = {
     "uuid": lambda text: UUID(hex=text),
     "decimal": Decimal,
 }
-_COLLECTIONS: dict[str, Callable[[list[Any]], object]] = {"tuple": tuple, "set": set, "frozenset": frozenset}
+_COLLECTIONS: dict[str, Callable[[list[object]], object]] = {"tuple": tuple, "set": set, "frozenset": frozenset}
 
 
 def _untagged(value: object, depth: int) -> object:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from agentlightning import semconv
 
@@ -28,7 +28,7 @@ def link_to(target: SpanTarget) -> tuple[Link, dict[str, EmittedValue]]:
     """
     from opentelemetry.trace import Link  # noqa: PLC0415 - importing the emitters loads no OpenTelemetry
 
-    span: Any = getattr(target, "span", target)  # of a receipt
+    span: object = getattr(target, "span", target)  # of a receipt
     context = _context(span)
     if context is None or not context.is_valid:
         msg = f"a target is a span that was recorded, its context, or a receipt, not {type(target).__qualname__}"
@@ -38,7 +38,7 @@ def link_to(target: SpanTarget) -> tuple[Link, dict[str, EmittedValue]]:
     return Link(context), attributes
 
 
-def _context(span: Any) -> SpanContext | None:  # noqa: ANN401 - whatever the program gave
+def _context(span: object) -> SpanContext | None:
     from opentelemetry.trace import SpanContext, TraceFlags  # noqa: PLC0415 - as above
 
     if isinstance(span, SpanContext):
@@ -56,7 +56,7 @@ def _context(span: Any) -> SpanContext | None:  # noqa: ANN401 - whatever the pr
         return None
 
 
-def _stamps(span: Any) -> dict[str, EmittedValue]:  # noqa: ANN401 - as above
+def _stamps(span: object) -> dict[str, EmittedValue]:
     attributes = cast("Mapping[str, object]", getattr(span, "attributes", None) or {})
     rollout_id, attempt_id = attributes.get(semconv.ROLLOUT_ID), attributes.get(semconv.ATTEMPT_ID)
     if rollout_id is None:  # a span of a store has them as fields

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import functools
 import logging
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from agentlightning import semconv, settings
-from agentlightning._internal.guard import guard
+from agentlightning._internal.guard import failures, guard
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import ModuleType
+    from contextvars import Token
+    from types import ModuleType, TracebackType
 
     from opentelemetry import trace as trace_api
+    from opentelemetry.context import Context
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.trace import Link, Status
 
@@ -53,6 +56,50 @@ def _provider_module() -> ModuleType:
 def start_span(name: str, attributes: Mapping[str, EmittedValue] | None = None) -> trace_api.Span:
     """Start a span under the current one; the caller ends it."""
     return get_tracer().start_span(name, attributes=attributes)
+
+
+def note_error(span: trace_api.Span, error: BaseException) -> None:
+    """Record *error*, which the program raised, on *span*; an error of its own text is counted."""
+    from opentelemetry.trace import Status, StatusCode  # noqa: PLC0415 - importing the emitters loads no OpenTelemetry
+
+    name = type(error).__qualname__
+    try:
+        text = f"{name}: {error}"
+        if isinstance(error, Exception):
+            span.record_exception(error)
+    except Exception as failure:  # noqa: BLE001 - __str__ of the user's class
+        failures.note("operation.exception_text", failure)
+        text = f"{name}: <no text: its __str__ failed>"
+    span.set_status(Status(StatusCode.ERROR, text))
+
+
+class CurrentSpan(AbstractContextManager[None]):
+    """Block in which a span is the current one; None for no change. Entered and left by the same thread."""
+
+    __slots__ = ("_span", "_token")
+
+    def __init__(self, span: trace_api.Span | None) -> None:
+        """Make the block for *span*."""
+        self._span = span
+        self._token: Token[Context] | None = None
+
+    def __enter__(self) -> None:
+        """Make the span the current one."""
+        if self._span is not None:
+            with guard("operation.attach"):
+                from opentelemetry import context, trace  # noqa: PLC0415 - importing the emitters loads no OpenTelemetry
+
+                self._token = context.attach(trace.set_span_in_context(self._span))
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None, /
+    ) -> None:
+        """Make current what was so before."""
+        if self._token is not None:
+            with guard("operation.detach"):
+                from opentelemetry import context  # noqa: PLC0415 - as above
+
+                context.detach(self._token)
 
 
 def emit_span(
