@@ -12,26 +12,25 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from agentlightning import semconv, settings
+from agentlightning import settings
 from agentlightning._internal.guard import failures, guard
 from agentlightning.pipeline import stage
 from agentlightning.pipeline.export import Exporter
+from agentlightning.pipeline.intake import Intake
 from agentlightning.pipeline.lane import Health
 from agentlightning.pipeline.queue import EndedSpan, Flush, OpenSpan, Wake
-from agentlightning.pipeline.receipt import DROPPED, drop, settle
-from agentlightning.pipeline.sampling import policy
-from agentlightning.pipeline.tail import Tail, is_unsampled
+from agentlightning.pipeline.receipt import DROPPED, settle
+from agentlightning.pipeline.tail import Tail
 from agentlightning.pipeline.watch import Actions, Watch, record_of
-from agentlightning.types.record import AttemptEnd, RolloutStart, SpanRecord, WriteBatch
+from agentlightning.types.record import WriteBatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from agentlightning.pipeline.ledger import Ledger
     from agentlightning.pipeline.open_spans import OpenSpans
     from agentlightning.pipeline.prepare import Preparer
     from agentlightning.pipeline.queue import Item, SpanQueue
-    from agentlightning.pipeline.sampling import Policy
     from agentlightning.pipeline.watch import ResourceAlert
     from agentlightning.types.protocol import SpanWriter
 
@@ -42,9 +41,6 @@ TICK_S = 0.05
 
 BATCH_SPANS = 500
 """Most spans in one transaction; a longer one would keep other processes waiting."""
-
-_BATCH_BYTES = 8 * 2**20
-"""Most bytes of texts in one transaction, passed by one span at most."""
 
 _IDLE_TICKS = 20
 """After so many empty ticks the worker sleeps until it is woken."""
@@ -91,19 +87,17 @@ class Worker:
         self._queue = queue
         self._open_spans = open_spans
         self._ledger = ledger
-        self._prepare = preparer
         health = Health()
         self._exporter = Exporter(route, ledger, health)
         self._resources = Watch(health, Actions(self._note, self._free, self._exporter.switch_server))
         self._tail = Tail(ledger, queue.number)
+        self._intake = Intake(queue, ledger, preparer, self._tail)
         self.busy = threading.RLock()
         """Held while the worker works: a fork waits for it, so that no child inherits a half-done step."""
         self._order = threading.RLock()
         """Held from taking items to having them in order behind the earlier ones; not while a store is written."""
         self._flushes: list[Flush] = []
         self._next_count = 0.0
-        self._last: SpanRecord | None = None
-        """The record that was made last: an alert is put beside it."""
         self._delivering_since: float | None = None
         self._thread: threading.Thread | None = None
         self._watcher: threading.Thread | None = None
@@ -280,66 +274,15 @@ class Worker:
                     self._flushes = [*flushes, *self._flushes]
 
     def _put(self, items: list[Item], *, relieve: bool) -> None:
-        batch = WriteBatch()
-        texts = size = spans = 0
-        rules = policy()
-        samples = not rules.is_plain or bool(self._tail)
-        for item, prepared in zip(items, self._prepared(items), strict=True):
-            if isinstance(item, (EndedSpan, OpenSpan)):
-                if prepared is not None:
-                    if samples:
-                        self._sample(batch, item, prepared, rules)
-                    else:
-                        batch.spans.append(prepared[0])
-                    texts += prepared[1]
-                    size += prepared[1]
-                    spans += 1
-            else:
-                self._put_other(batch, item)
-            if size > _BATCH_BYTES:
-                self._hand_on(batch, relieve=relieve)
-                batch, size = WriteBatch(), 0
-        self._hand_on(batch, relieve=relieve)
-        with guard("worker.learn"):
-            if spans:
-                self._queue.learn(texts / spans)
-
-    def _sample(
-        self, batch: WriteBatch, item: EndedSpan | OpenSpan, prepared: tuple[SpanRecord, int], rules: Policy
-    ) -> None:
-        """Put a span on the batch unless a rule refuses it, or it waits for a tail rule."""
-        (record, size), unsampled = prepared, is_unsampled(item.span)
-        if isinstance(item, OpenSpan):
-            # A note that nothing follows would be taken for a span that was interrupted.
-            if not rules.late_rules and (not unsampled or self._tail.admits_note(record.trace_id)):
-                batch.spans.append(record)
-            return
-        try:
-            reason, rate = rules.refused(record.name, record.attributes, int(record.trace_id, 16))
-            if rate < record.attributes.get(semconv.INCLUSION, 1.0):
-                record.attributes[semconv.INCLUSION] = rate
-            admitted = [] if reason else self._tail.admit(record, size, rules.tail, unsampled=unsampled)
-        except Exception as error:  # noqa: BLE001 - as with a span that cannot be converted: it is counted
-            failures.note("worker.sample", error)
-            reason, admitted = "store_error", list[SpanRecord]()
-        if reason:
-            self._ledger.count(reason)
-            drop(item.span, reason)
-        batch.spans.extend(admitted)
+        # First, and in any case: nobody looks at them before this lock is given back.
+        self._flushes += [item for item in items if isinstance(item, Flush)]
+        for batch in self._intake.batches(items, self._taken_ns):
+            self._hand_on(batch, relieve=relieve)
 
     def let_go(self) -> None:
         """At the end of the process: no tail rule will keep what is held any more."""
         with self._order:
             self._tail.shrink(-1)
-
-    def _put_other(self, batch: WriteBatch, item: Item) -> None:
-        with guard("worker.item"):
-            if isinstance(item, RolloutStart):
-                batch.starts.append(self._prepare.rollout_start(item))
-            elif isinstance(item, AttemptEnd):
-                batch.ends.append(item)
-            elif isinstance(item, Flush):
-                self._flushes.append(item)
 
     def _hand_on(self, batch: WriteBatch, *, relieve: bool) -> None:
         try:
@@ -348,52 +291,6 @@ class Worker:
             failures.note("worker.put", error)
             self._ledger.count("store_error", sum(span.end_ns is not None for span in batch.spans))
             settle(batch.spans, DROPPED, "store_error")
-
-    def _prepared(self, items: list[Item]) -> Iterator[tuple[SpanRecord, int] | None]:
-        """Yield for each item its record and the bytes of its texts; None where it is no span, or is dropped."""
-        records = [self._converted(item) for item in items]
-        clean = iter(self._redacted([record for record in records if record is not None]))
-        for item, record in zip(items, records, strict=True):
-            is_clean = record is not None and next(clean)
-            yield self._finished(item, record, is_clean=is_clean) if isinstance(item, (EndedSpan, OpenSpan)) else None
-
-    def _converted(self, item: Item) -> SpanRecord | None:
-        if not isinstance(item, (EndedSpan, OpenSpan)):
-            return None
-        try:
-            return self._prepare.convert(item.span, item.counter if isinstance(item, EndedSpan) else 0)
-        except BaseException as error:  # noqa: BLE001 - one bad span must not cost the others; it is counted
-            failures.note("redaction", error)
-            return None
-
-    def _redacted(self, records: list[SpanRecord]) -> list[bool]:
-        try:
-            return self._prepare.redact(records)
-        except Exception as error:  # noqa: BLE001 - what is not clean is never written, whatever the reason
-            failures.note("redaction", error)
-            return [False] * len(records)
-
-    def _finished(
-        self, item: EndedSpan | OpenSpan, record: SpanRecord | None, *, is_clean: bool
-    ) -> tuple[SpanRecord, int] | None:
-        size, reason = 0, "redactor_failed"
-        if record is not None and is_clean:
-            try:
-                size = self._prepare.finish(record)
-                reason = "too_large" if size > self._prepare.max_span_bytes else ""
-            except Exception as error:  # noqa: BLE001 - as with a span that cannot be converted
-                failures.note("redaction", error)
-        ended = isinstance(item, EndedSpan)
-        if record is None or reason:
-            if ended:
-                self._ledger.count(reason)
-                drop(item.span, reason)
-            return None
-        if ended and semconv.INTEGRITY in record.attributes:
-            self._ledger.count("flagged")
-        stage.begin(record, item.counter if ended else 0, self._taken_ns)
-        self._last = record
-        return record, size
 
     def _relieve_when_stuck(self) -> None:
         while not self._is_resting:
@@ -455,7 +352,7 @@ class Worker:
     def _note(self, alert: ResourceAlert) -> None:
         """Write *alert* as an event in the trace that was written last; nowhere when nothing was traced yet."""
         with self._order:
-            like = self._last
+            like = self._intake.last
             if like is None:
                 return
             record = record_of(alert, like, self._queue.number())

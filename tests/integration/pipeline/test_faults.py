@@ -16,6 +16,7 @@ from agentlightning._internal.guard import failures
 from agentlightning.errors import StoreUnavailableError
 from agentlightning.pipeline import lane, process
 from agentlightning.pipeline.export import Exporter
+from agentlightning.pipeline.intake import Intake
 from agentlightning.pipeline.ledger import Ledger
 from agentlightning.pipeline.limits import MAX_SPAN_BYTES
 from agentlightning.pipeline.open_spans import OpenSpans
@@ -161,7 +162,7 @@ def test_a_step_that_always_raises_is_counted_exactly(
         (Tail, "expire"),
         (Watch, "look"),
         (Worker, "_put"),
-        (Worker, "_sample"),
+        (Intake, "_sample"),
         (SpanQueue, "refuse"),
         (Spill, "put"),
         (SegmentWriter, "append"),
