@@ -188,10 +188,16 @@ def serve(candidate: str) -> None:
     if candidate == "off":
         from ai_agents.telemetry import TelemetryManager  # noqa: PLC0415 - the other candidate has none
 
+        before = library_methods()
         manager = TelemetryManager.get_instance()
         manager.initialize()
         make_agent(0.0).run("count")
         manager.disable_telemetry()
+        classes = {name.split(".")[0] for name in before}  # not those of the agent that has run
+        after = {name: method for name, method in library_methods().items() if name.split(".")[0] in classes}
+        left = [name for name in before.keys() | after.keys() if before.get(name) is not after.get(name)]
+        if left:
+            sys.exit(f"switched off, telemetry has left something on {', '.join(left)}")
         by_hand.append(lambda: manager.get_collector().record_llm_call("m", 1, 1, 0.1))
     agent = make_agent(0.0)
 
@@ -206,6 +212,19 @@ def serve(candidate: str) -> None:
         gc.disable()  # else a collection falls into every other run of one process, and into none of its neighbour's
         print(cpu_us(time.process_time_ns, runs), flush=True)
         gc.enable()
+
+
+def library_methods() -> dict[str, object]:
+    """Return what the classes of smolagents have of their own, by class and name."""
+    from smolagents import agents, models, tools  # noqa: PLC0415 - the candidates import when they like
+
+    found: dict[str, object] = {}
+    waiting: list[type] = [agents.MultiStepAgent, models.Model, tools.Tool]
+    while waiting:
+        cls = waiting.pop()
+        waiting.extend(cls.__subclasses__())
+        found.update({f"{cls.__name__}.{name}": value for name, value in vars(cls).items()})
+    return found
 
 
 class Server:
@@ -256,7 +275,7 @@ def measure(rounds: int) -> dict[str, float]:
         bench.manager.shutdown()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["HOME"], os.environ["AGL_STORE"] = folder, str(Path(folder) / "bench.db")
-        off, off_noise = off_share(rounds)
+        off, off_noise = off_share(4 * rounds)
         files = list(Path(folder).rglob("*.json"))
     return {
         "record_us": round(record, 1),
