@@ -11,24 +11,18 @@ import logging
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agentlightning import settings
 from agentlightning._internal.guard import guard
 from agentlightning.errors import AgentLightningError, MissingExtraError
 from agentlightning.instrumentation import agentops as sdk
 from agentlightning.instrumentation import agentops_transport, registry
-from agentlightning.pipeline.process import flush
 from agentlightning.tracer import agentops_client
 from agentlightning.tracer.auto import provider
 from agentlightning.tracer.base import Tracer
-from agentlightning.tracer.context import TraceContext, last_trace
+from agentlightning.tracer.otel import OtelTracer
 from agentlightning.tracer.processor import LightningSpanProcessor
-
-if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import ReadableSpan
-
-    from agentlightning.store.base import LightningStore
 
 __all__ = ["AgentOpsTracer", "LightningSpanProcessor"]
 
@@ -37,7 +31,7 @@ log = logging.getLogger("agentlightning.agentops")
 _OPENINFERENCE_FROM = (2, 8)
 
 
-class AgentOpsTracer(Tracer):
+class AgentOpsTracer(OtelTracer):
     """Traces with the AgentOps SDK, 0.4.13 to 0.4.21. Any number of rollouts at once; thread-safe.
 
     ======================= ================= ==================================================================
@@ -50,6 +44,7 @@ class AgentOpsTracer(Tracer):
     False                   False             only takes the spans of your client
     ======================= ================= ==================================================================
 
+    ``init`` starts the server; ``init_worker`` or the first ``trace_context`` does the rest in each process.
     ``teardown``, called as often as ``init``, undoes what it did: workers that are threads share one tracer. Where the
     SDK is absent or cannot be initialised, tracing goes on without it.
     """
@@ -94,18 +89,13 @@ class AgentOpsTracer(Tracer):
 
     def init(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - of the base class
         """Start the local server, unless it runs, or this is a copy that uses another process's."""
-        super().init(*args, **kwargs)
+        Tracer.init(self, *args, **kwargs)  # without the preparation, which is done where the workers are
         with guard("agentops.server"):
             self._forget_parent()
             with self._lock:
                 self._users += 1
                 if self.agentops_managed and settings.get(settings.ENABLED):
                     self._start_server()
-
-    def init_worker(self, worker_id: int, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - of the base class
-        """Initialise the SDK in this process and instrument libraries."""
-        super().init_worker(worker_id, *args, **kwargs)
-        self._prepare()
 
     def instrument(self, worker_id: int) -> None:
         """Instrument libraries, the SDK among them, as they are imported."""
@@ -117,37 +107,15 @@ class AgentOpsTracer(Tracer):
         del worker_id
         sdk.uninstrument_agentops()
 
-    def teardown_worker(self, worker_id: int, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - of the base class
-        """Write what is waiting."""
-        flush()
-        super().teardown_worker(worker_id, *args, **kwargs)
-
     def teardown(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - of the base class
         """Write what is waiting; the last of its users undoes what was done in this process and stops the server."""
-        flush()
+        super().teardown(*args, **kwargs)
         with guard("agentops.teardown"):
             self._forget_parent()
             with self._lock:
                 self._users = max(0, self._users - 1)
                 if self._users == 0:
                     self._undo()
-        super().teardown(*args, **kwargs)
-
-    def trace_context(
-        self,
-        name: str | None = None,
-        *,
-        store: LightningStore | None = None,
-        rollout_id: str | None = None,
-        attempt_id: str | None = None,
-    ) -> TraceContext:
-        """Return a context whose spans belong to one rollout; see ``Tracer.trace_context``."""
-        self._prepare()
-        return TraceContext(name, store=store, rollout_id=rollout_id, attempt_id=attempt_id)
-
-    def get_last_trace(self) -> list[ReadableSpan]:
-        """Return the spans of the context that was closed last; see ``Tracer.get_last_trace``."""
-        return last_trace.get()
 
     def get_langchain_handler(self, tags: list[str] | None = None) -> Any:  # noqa: ANN401 - optional package
         """Return a callback handler of the SDK for LangChain, below the span that is current now.
