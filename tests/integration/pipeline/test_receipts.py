@@ -155,7 +155,7 @@ def test_a_failure_of_ours_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert failures.counts() == {"emitter.event": 1}
 
 
-@pytest.mark.parametrize("target", [(Redactor, "redact"), (SqliteWriter, "write_batch")], ids=["redactor", "record"])
+@pytest.mark.parametrize("target", [(Redactor, "redact_all"), (SqliteWriter, "write_batch")], ids=["redactor", "record"])
 def test_a_span_that_cannot_be_written_says_why(monkeypatch: pytest.MonkeyPatch, target: tuple[type, str]) -> None:
     """A span that is lost on its way is dropped with the reason that the ledger counts."""
 
