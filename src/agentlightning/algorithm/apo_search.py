@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib
 import logging
-import threading
 import time
-from contextvars import copy_context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from agentlightning._internal.answer import run_in_thread
 from agentlightning.algorithm.apo_reflection import record
 from agentlightning.algorithm.apo_result import APOResult, APOStep
 from agentlightning.algorithm.apo_rollout import StopSearchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Coroutine, Mapping, Sequence
 
     from gepa.core.adapter import EvaluationBatch
 
@@ -114,7 +112,7 @@ class Search:
             asyncio.CancelledError: It was cancelled; the thread ends when gepa wants something next.
         """
         try:
-            await _on_thread(self._search)
+            (await run_in_thread(self._search, "agentlightning-apo")).get()
         except StopSearchError as stop:
             self._reason = stop.reason
         except Exception:
@@ -237,35 +235,3 @@ class Search:
             "rollouts": step.rollout_count + most > budget.max_rollouts,
         }
         return next((reason for reason, is_reached in bounds.items() if is_reached), None)
-
-
-async def _on_thread(work: Callable[[], None]) -> None:
-    """Call *work* on a daemon thread in the caller's context, and raise what it raises.
-
-    No pool: a reflection model that never answers must not keep the process from ending.
-    """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[None] = loop.create_future()
-    context = copy_context()
-
-    def finish(error: BaseException | None) -> None:
-        """Set the outcome, unless nobody waits for it any more. On the event loop's thread."""
-        if done.done():
-            return
-        if error is None:
-            done.set_result(None)
-        else:
-            done.set_exception(error)
-
-    def call() -> None:
-        """Do the work and hand what it raised, or None, to the event loop. On the thread of the search."""
-        found: BaseException | None = None
-        try:
-            context.run(work)
-        except BaseException as error:  # noqa: BLE001 - on a thread of ours: raised where it is awaited
-            found = error
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(finish, found)
-
-    threading.Thread(target=call, name="agentlightning-apo", daemon=True).start()
-    await done

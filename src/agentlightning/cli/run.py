@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from agentlightning import settings
+from agentlightning._internal.answer import Answer, answer_of
 from agentlightning._internal.clock import now_ns
 from agentlightning._internal.context import format_traceparent, home_rollout, parse_traceparent
 from agentlightning._internal.guard import guard
@@ -149,21 +150,19 @@ def _in_time(work: Callable[[], T], timeout_s: float) -> T:
     Raises:
         StoreError: It took longer than *timeout_s* and goes on in its thread, or it raised this.
     """
-    outcome: Future[T] = Future()
+    outcome: Future[Answer[T]] = Future()
 
     def run() -> None:
         """Do the work and keep what it returned or raised."""
-        try:
-            outcome.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - it is raised again in the other thread
-            outcome.set_exception(error)
+        outcome.set_result(answer_of(work))
 
     threading.Thread(target=run, name="agl-end", daemon=True).start()
     try:
-        return outcome.result(timeout_s)
+        answer = outcome.result(timeout_s)
     except FutureTimeoutError:
         msg = f"the store did not answer within {timeout_s:g} s; another process may keep it locked"
         raise StoreUnavailableError(msg) from None
+    return answer.get()
 
 
 def resolve_command(command: tuple[str, ...], module: str | None) -> list[str]:

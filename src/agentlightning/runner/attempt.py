@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from agentlightning import settings
+from agentlightning._internal.answer import Answer, run_in_thread
 from agentlightning._internal.clock import now_ns
 from agentlightning.emitter import emit_exception
 from agentlightning.errors import StoreError, TransitionError
@@ -17,7 +18,6 @@ from agentlightning.litagent.result import record_result
 from agentlightning.pipeline.process import account, get_pipeline
 from agentlightning.runner.alert import Health
 from agentlightning.runner.resource import ResourceCache
-from agentlightning.runner.thread import Answer, run_in_thread
 from agentlightning.types.core import Task
 from agentlightning.types.record import AttemptEnd
 
@@ -44,7 +44,7 @@ class AttemptTimeoutError(Exception):
 class Workplace:
     """What all attempts of a runner share."""
 
-    runner: Any
+    runner: object
     agent: LitAgent[Any]
     tracer: Tracer
     store: LightningStore
@@ -100,7 +100,9 @@ class AttemptRun:
         """Run the agent and record its result or error; return the status of the attempt."""
         place = self._place
         try:
-            answer = await self._limited(self._call_agent(await place.resources.get(place.store, self.rollout)))
+            answer: Answer[object] = await self._limited(
+                self._call_agent(await place.resources.get(place.store, self.rollout))
+            )
             if answer.error is None:
                 await self._record(answer.value)
         except AttemptTimeoutError as error:
@@ -116,16 +118,16 @@ class AttemptRun:
         log.warning("rollout %s: the agent raised %s", self.rollout.rollout_id, type(answer.error).__qualname__)
         return "failed"
 
-    async def _call_agent(self, resources: NamedResources) -> Answer:
+    async def _call_agent(self, resources: NamedResources) -> Answer[object]:
         agent, rollout = self._place.agent, self.rollout
         if not agent.is_async():
-            return await run_in_thread(lambda: agent.rollout(rollout.input, resources, rollout))
+            return await run_in_thread(lambda: agent.rollout(rollout.input, resources, rollout), "agentlightning-agent")
         try:
             return Answer(await agent.rollout_async(rollout.input, resources, rollout))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - user code; cancelling and Ctrl+C pass
             return Answer(error=error)
 
-    async def _limited(self, work: Awaitable[Answer]) -> Answer:
+    async def _limited(self, work: Awaitable[Answer[object]]) -> Answer[object]:
         """Await *work* as long as the attempt may take.
 
         Raises:

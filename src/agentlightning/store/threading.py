@@ -7,6 +7,7 @@ import concurrent.futures
 import threading
 from typing import TYPE_CHECKING, TypeVar
 
+from agentlightning._internal.answer import Answer, answer_of
 from agentlightning.store.forward import ForwardingStore
 
 if TYPE_CHECKING:
@@ -49,17 +50,14 @@ class LightningStoreThreaded(ForwardingStore):
 
     def write_batch(self, batch: WriteBatch) -> WriteResult:
         """Write a batch on the store's thread; see ``LightningStore``."""
-        done: concurrent.futures.Future[WriteResult] = concurrent.futures.Future()
+        done: concurrent.futures.Future[Answer[WriteResult]] = concurrent.futures.Future()
 
         def write() -> None:
             """Write the batch on the thread of the store's loop and hand the outcome to the caller."""
-            try:
-                done.set_result(self.store.write_batch(batch))
-            except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is
-                done.set_exception(error)
+            done.set_result(answer_of(lambda: self.store.write_batch(batch)))
 
         self._home.loop().call_soon_threadsafe(write)
-        return done.result()
+        return done.result().get()
 
     def after_fork(self) -> None:
         """Make the store usable in a forked child; see ``LightningStore``."""

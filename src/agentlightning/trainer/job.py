@@ -8,8 +8,8 @@ import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from agentlightning._internal.answer import run_in_thread
 from agentlightning._internal.context import home_rollout, running
-from agentlightning.runner.thread import run_in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -50,8 +50,8 @@ class AlgorithmJob:
     """An algorithm, its data, and what it is given."""
 
     algorithm: Algorithm
-    train_dataset: Dataset[Any] | None
-    val_dataset: Dataset[Any] | None
+    train_dataset: Dataset[object] | None
+    val_dataset: Dataset[object] | None
     initial_resources: NamedResources | None
     adapter: Adapter[Any, Any]
     llm_proxy: ModelProxy | None
@@ -69,10 +69,8 @@ class AlgorithmJob:
         if algorithm.is_async():
             result = algorithm.run(self.train_dataset, self.val_dataset)
         else:
-            answer = await run_in_thread(lambda: algorithm.run(self.train_dataset, self.val_dataset))
-            if answer.error is not None:
-                raise answer.error
-            result = answer.value
+            work = functools.partial(algorithm.run, self.train_dataset, self.val_dataset)
+            result = (await run_in_thread(work, "agentlightning-agent")).get()
         if inspect.isawaitable(result):
             await result
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from agentlightning import settings
+from agentlightning._internal.answer import Answer, answer_of
 from agentlightning.adapter.base import Adapter
 from agentlightning.algorithm.base import Algorithm
 from agentlightning.algorithm.fast import Baseline, FastAlgorithm
@@ -191,8 +192,8 @@ class Trainer:
         self,
         algorithm: Algorithm,
         agent: LitAgent[Any],
-        train_dataset: Dataset[Any] | None,
-        val_dataset: Dataset[Any] | None,
+        train_dataset: Dataset[object] | None,
+        val_dataset: Dataset[object] | None,
     ) -> None:
         _check_agent(agent)
         algorithm.check_datasets(train_dataset, val_dataset)
@@ -305,17 +306,9 @@ def _outside_event_loops(work: Callable[[], None]) -> None:
     except RuntimeError:
         work()
         return
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        """Do the work and keep what it raised."""
-        try:
-            work()
-        except BaseException as error:  # noqa: BLE001 - raised by the caller's thread
-            errors.append(error)
-
-    thread = threading.Thread(target=run, name="agentlightning-trainer")
+    answers: list[Answer[None]] = []
+    thread = threading.Thread(target=lambda: answers.append(answer_of(work)), name="agentlightning-trainer")
     thread.start()
     thread.join()
-    if errors:
-        raise errors[0]
+    for answer in answers:
+        answer.get()
