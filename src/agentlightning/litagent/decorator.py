@@ -25,7 +25,7 @@ T_contra = TypeVar("T_contra", contravariant=True)
 class LlmRolloutFuncSync2(Protocol[T_contra]):
     """``def agent(task, llm)``."""
 
-    def __call__(self, task: T_contra, llm: LLM) -> Any:  # noqa: ANN401 - an agent may return anything
+    def __call__(self, task: T_contra, llm: LLM) -> object:
         """Work on *task* with *llm*."""
         ...
 
@@ -33,7 +33,7 @@ class LlmRolloutFuncSync2(Protocol[T_contra]):
 class LlmRolloutFuncSync3(Protocol[T_contra]):
     """``def agent(task, llm, rollout)``."""
 
-    def __call__(self, task: T_contra, llm: LLM, rollout: Rollout) -> Any:  # noqa: ANN401 - as above
+    def __call__(self, task: T_contra, llm: LLM, rollout: Rollout) -> object:
         """Work on *task* with *llm* in *rollout*."""
         ...
 
@@ -41,7 +41,7 @@ class LlmRolloutFuncSync3(Protocol[T_contra]):
 class PromptRolloutFuncSync2(Protocol[T_contra]):
     """``def agent(task, prompt_template)``."""
 
-    def __call__(self, task: T_contra, prompt_template: PromptTemplate) -> Any:  # noqa: ANN401 - as above
+    def __call__(self, task: T_contra, prompt_template: PromptTemplate) -> object:
         """Work on *task* with *prompt_template*."""
         ...
 
@@ -49,7 +49,7 @@ class PromptRolloutFuncSync2(Protocol[T_contra]):
 class PromptRolloutFuncSync3(Protocol[T_contra]):
     """``def agent(task, prompt_template, rollout)``."""
 
-    def __call__(self, task: T_contra, prompt_template: PromptTemplate, rollout: Rollout) -> Any:  # noqa: ANN401
+    def __call__(self, task: T_contra, prompt_template: PromptTemplate, rollout: Rollout) -> object:
         """Work on *task* with *prompt_template* in *rollout*."""
         ...
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from agentlightning.litagent.wrapper import AgentWrapper
 from agentlightning.view.loose import as_dict
@@ -39,14 +39,14 @@ class SmolagentsWrapper(AgentWrapper):
         """Run *agent*; where the rollout has an ``LLM``, it takes the place of the agent's model for this run."""
         llm = llm_of(places)
         if llm is None:
-            return cast("Any", agent).run(task)
-        agents = list(_family(agent))
+            return cast("_Agent", agent).run(task)
+        agents = list(_family(cast("_Agent", agent)))
         models = [member.model for member in agents]
         replacement = _model(llm)
         try:
             for member in agents:
                 member.model = replacement
-            return cast("Any", agent).run(task)
+            return agents[0].run(task)
         finally:
             for member, model in zip(agents, models, strict=True):
                 member.model = model
@@ -79,15 +79,24 @@ def llm_of(places: dict[str, object]) -> LLM | None:
     return found
 
 
-def _family(agent: Any) -> Iterator[Any]:  # noqa: ANN401 - smolagents is optional
+class _Agent(Protocol):
+    """What is used of an agent of smolagents."""
+
+    model: object
+
+    def run(self, task: object, /) -> object:
+        """Run the agent on a task."""
+        ...
+
+
+def _family(agent: _Agent) -> Iterator[_Agent]:
     yield agent
-    members: dict[str, Any] = getattr(agent, "managed_agents", None) or {}
-    for member in members.values():
+    for member in as_dict(getattr(agent, "managed_agents", None)).values():
         if hasattr(member, "model"):
-            yield from _family(member)
+            yield from _family(cast("_Agent", member))
 
 
-def _model(llm: LLM) -> Any:  # noqa: ANN401 - smolagents is optional
+def _model(llm: LLM) -> object:
     from smolagents import OpenAIServerModel  # noqa: PLC0415 - optional
 
     return OpenAIServerModel(

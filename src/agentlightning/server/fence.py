@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from agentlightning.errors import AccessError, UnknownIdError
 from agentlightning.store.forward import ForwardingStore
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from agentlightning.types.change import ChangeCursor
     from agentlightning.types.core import AttemptedRollout, Rollout
     from agentlightning.types.query import StoreStatistics
-    from agentlightning.types.record import SpanRecord, WriteBatch, WriteResult
+    from agentlightning.types.record import Metadata, SpanRecord, WriteBatch, WriteResult
     from agentlightning.types.resources import NamedResources, ResourcesUpdate
     from agentlightning.types.tracer import Span
 
@@ -164,7 +164,7 @@ class FencedStore(ForwardingStore):
         await self._check_new(new.metadata, new.resources_id)
         return await self._store.add_queued(new)
 
-    async def _check_new(self, metadata: dict[str, Any] | None, resources_id: str | None) -> None:
+    async def _check_new(self, metadata: Metadata | None, resources_id: str | None) -> None:
         await asyncio.to_thread(self._refuse, "rollouts", [str((metadata or {}).get("parent_rollout_id"))])
         await asyncio.to_thread(self._refuse, "resources", [resources_id or ""])
 

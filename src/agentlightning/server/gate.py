@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
     from agentlightning.server.access import AccessRules
 
-    Scope = MutableMapping[str, Any]
-    Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-    Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+    Message = MutableMapping[str, Any]
+    Scope = Message
+    Receive = Callable[[], Awaitable[Message]]
+    Send = Callable[[Message], Awaitable[None]]
     App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 audit: Final = logging.getLogger("agentlightning.audit")
@@ -258,7 +259,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     """Return a ``receive`` that gives *body* once and then what the connection says."""
     pending = [body]
 
-    async def again() -> MutableMapping[str, Any]:
+    async def again() -> Message:
         """Hand the body out once, then whatever the server receives."""
         if pending:
             return {"type": "http.request", "body": pending.pop(), "more_body": False}

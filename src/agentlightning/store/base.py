@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from agentlightning.store.lifecycle import FINISHED, QUEUEING
 from agentlightning.store.readable import span_of_readable
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         TaskInput,
     )
     from agentlightning.types.query import RolloutFilter, SpanRow, StoreStatistics
-    from agentlightning.types.record import WriteBatch, WriteResult
+    from agentlightning.types.record import Metadata, WriteBatch, WriteResult
     from agentlightning.types.resources import NamedResources, ResourcesUpdate
     from agentlightning.types.tracer import Span
 
@@ -92,7 +92,7 @@ class LightningStore(ABC):
         mode: RolloutMode | None = None,
         resources_id: str | None = None,
         config: RolloutConfig | None = None,
-        metadata: dict[str, Any] | None = None,
+        metadata: Metadata | None = None,
         *,
         rollout_id: str | None = None,
     ) -> AttemptedRollout:
@@ -113,7 +113,7 @@ class LightningStore(ABC):
         mode: RolloutMode | None = None,
         resources_id: str | None = None,
         config: RolloutConfig | None = None,
-        metadata: dict[str, Any] | None = None,
+        metadata: Metadata | None = None,
         *,
         rollout_id: str | None = None,
     ) -> Rollout:
@@ -127,7 +127,7 @@ class LightningStore(ABC):
         mode: RolloutMode | None = None,
         resources_id: str | None = None,
         config: RolloutConfig | None = None,
-        metadata: dict[str, Any] | None = None,
+        metadata: Metadata | None = None,
         *,
         rollout_ids: Sequence[str] | None = None,
     ) -> list[Rollout]:
@@ -232,7 +232,7 @@ class LightningStore(ABC):
         resources_id: str | Unset | None = UNSET,
         status: RolloutStatus | Unset = UNSET,
         config: RolloutConfig | Unset = UNSET,
-        metadata: dict[str, Any] | Unset | None = UNSET,
+        metadata: Metadata | Unset | None = UNSET,
     ) -> Rollout:
         """Change the fields that are given and return the rollout.
 
@@ -257,7 +257,7 @@ class LightningStore(ABC):
         status: AttemptStatus | Unset = UNSET,
         worker_id: str | Unset = UNSET,
         last_heartbeat_time: float | Unset = UNSET,
-        metadata: dict[str, Any] | Unset | None = UNSET,
+        metadata: Metadata | Unset | None = UNSET,
     ) -> Attempt:
         """Change the fields that are given and return the attempt.
 

@@ -16,6 +16,7 @@ from agentlightning.types.core import (
     RolloutMode,
     RolloutStatus,
 )
+from agentlightning.types.record import Metadata
 from agentlightning.types.resources import NamedResources
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class RolloutRequest(BaseModel):
     mode: RolloutMode | None = None
     resources_id: str | None = None
     config: RolloutConfig | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: Metadata | None = None
 
 
 class EnqueueRequest(BaseModel):
@@ -60,7 +61,7 @@ class EnqueueRequest(BaseModel):
     mode: RolloutMode | None = None
     resources_id: str | None = None
     config: RolloutConfig | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: Metadata | None = None
 
 
 class DequeueRequest(BaseModel):
@@ -83,7 +84,7 @@ class RolloutFilterRequest(BaseModel):
     modes: list[str] | None = None
     start_after: float | None = None
     start_before: float | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: Metadata | None = None
     text: str | None = None
     limit: int | None = Field(default=None, ge=0)
     offset: int = Field(default=0, ge=0)
@@ -133,7 +134,7 @@ class UpdateRolloutRequest(BaseModel):
     resources_id: str | None = None
     status: RolloutStatus = "queuing"
     config: RolloutConfig = Field(default_factory=RolloutConfig)
-    metadata: dict[str, Any] | None = None
+    metadata: Metadata | None = None
 
 
 class UpdateAttemptRequest(BaseModel):
@@ -142,7 +143,7 @@ class UpdateAttemptRequest(BaseModel):
     status: AttemptStatus = "preparing"
     worker_id: str = ""
     last_heartbeat_time: float = 0.0
-    metadata: dict[str, Any] | None = None
+    metadata: Metadata | None = None
 
 
 _HOMES = {

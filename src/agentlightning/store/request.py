@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agentlightning.types.core import AttemptStatus, RolloutConfig, RolloutMode, RolloutStatus, TaskInput
+    from agentlightning.types.record import Metadata
 
 
 class Unset:
@@ -38,7 +39,7 @@ class NewRollouts:
     resources_id: str | None = None
     """None: the project's latest resources."""
     config: RolloutConfig | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: Metadata | None = None
     given_ids: Sequence[str] | None = None
     """Ids that the caller made, one for each input; None: nobody did."""
 
@@ -71,7 +72,7 @@ class RolloutChange(_Change):
     resources_id: str | Unset | None = UNSET
     status: RolloutStatus | Unset = UNSET
     config: RolloutConfig | Unset = UNSET
-    metadata: dict[str, Any] | Unset | None = UNSET
+    metadata: Metadata | Unset | None = UNSET
 
 
 @dataclass(frozen=True)
@@ -82,4 +83,4 @@ class AttemptChange(_Change):
     worker_id: str | Unset = UNSET
     last_heartbeat_time: float | Unset = UNSET
     """Seconds since the epoch."""
-    metadata: dict[str, Any] | Unset | None = UNSET
+    metadata: Metadata | Unset | None = UNSET

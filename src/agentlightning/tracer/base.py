@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from agentlightning.types.core import ParallelWorkerBase
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from agentlightning.store.base import LightningStore
     from agentlightning.tracer.context import TraceContext
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -52,16 +53,16 @@ class Tracer(ParallelWorkerBase):
     def get_last_trace(self) -> list[ReadableSpan]:
         """Return the spans, at most 10,000, of the context that was closed last here, else in the process."""
 
-    def trace_run(self, func: Callable[..., T], *args: Any, **kwargs: Any) -> T:  # noqa: ANN401 - the function's own
+    def trace_run(self, func: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call *func* in a ``trace_context`` and return what it returns."""
         with self.trace_context(getattr(func, "__qualname__", None)):
             return func(*args, **kwargs)
 
     async def trace_run_async(
         self,
-        func: Callable[..., Awaitable[T]],
-        *args: Any,  # noqa: ANN401 - the function's own
-        **kwargs: Any,  # noqa: ANN401 - the function's own
+        func: Callable[P, Awaitable[T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
     ) -> T:
         """Await *func* in a ``trace_context`` and return what it returns."""
         async with self.trace_context(getattr(func, "__qualname__", None)):

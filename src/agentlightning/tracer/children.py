@@ -92,10 +92,10 @@ class SubprocessInstrumentor(Instrumentor):
 
     def _install(self, tracer_provider: TracerProvider) -> None:
         _ = tracer_provider  # children make their own spans
-        original = subprocess.Popen.__init__
+        original: Callable[..., None] = subprocess.Popen.__init__
 
         @functools.wraps(original)
-        def init(popen: subprocess.Popen[Any], *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - of Popen
+        def init(popen: object, *args: object, **kwargs: object) -> None:
             """Start the program with rollout and trace of the caller in its environment."""
             with guard("subprocess"):
                 args, kwargs = _with_environment(args, kwargs)
@@ -107,7 +107,9 @@ class SubprocessInstrumentor(Instrumentor):
         self._patches.restore()
 
 
-def _with_environment(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _with_environment(
+    args: tuple[object, ...], kwargs: dict[str, object]
+) -> tuple[tuple[object, ...], dict[str, object]]:
     """Add the variables to the child's environment, unless the program chose one without ours."""
     variables = child_environment()
     if variables is None:
@@ -150,7 +152,7 @@ class MultiprocessingInstrumentor(Instrumentor):
 
 def _carrying_start(original: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(original)
-    def start(process: Any) -> None:  # noqa: ANN401 - a BaseProcess
+    def start(process: object) -> None:
         """Start the process with rollout and trace of the caller in its environment."""
         with guard("multiprocessing.start"):
             variables = child_environment()

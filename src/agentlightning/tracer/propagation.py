@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import threading
 from concurrent.futures import thread as pool
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace as trace_api
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from opentelemetry.trace import TracerProvider
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _CARRIED = "_agentlightning_context"
 """Attribute of a thread object that carries the state from ``start`` to the thread."""
@@ -40,7 +43,7 @@ class _Carrier:
         """Tell whether there is anything to carry."""
         return running.get() is not None or trace_api.get_current_span() is not trace_api.INVALID_SPAN
 
-    def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - of the program
+    def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call *function* with the carried state and put the thread's own back."""
         rollout_token = running.set(self._rollout)
         context_token = otel_context.attach(self._context)
@@ -88,7 +91,7 @@ def install() -> None:
 
 def _carrying_start(original: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(original)
-    def start(thread: Any) -> None:  # noqa: ANN401 - a Thread
+    def start(thread: threading.Thread) -> None:
         """Start the thread with what the caller's context carries, where it carries anything."""
         with guard("threading.start"):
             if _Carrier.needed():
@@ -100,7 +103,7 @@ def _carrying_start(original: Callable[..., None]) -> Callable[..., None]:
 
 def _carried_bootstrap(original: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(original)
-    def bootstrap(thread: Any) -> None:  # noqa: ANN401 - a Thread
+    def bootstrap(thread: threading.Thread) -> None:
         """Run the thread in what it was started with."""
         carrier: _Carrier | None = thread.__dict__.pop(_CARRIED, None)
         if carrier is None:
@@ -113,7 +116,7 @@ def _carried_bootstrap(original: Callable[..., None]) -> Callable[..., None]:
 
 def _carrying_item(original: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(original)
-    def init(item: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - of the pool
+    def init(item: object, *args: object, **kwargs: object) -> None:
         """Make the work item, with what the submitter's context carries."""
         original(item, *args, **kwargs)
         with guard("threading.submit"):
@@ -125,7 +128,7 @@ def _carrying_item(original: Callable[..., None]) -> Callable[..., None]:
 
 def _carried_run(original: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(original)
-    def run(item: Any, *args: Any) -> None:  # noqa: ANN401 - of the pool
+    def run(item: object, *args: object) -> None:
         """Run the work item in what it was submitted with."""
         carrier: _Carrier | None = item.__dict__.pop(_CARRIED, None)
         if carrier is None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, Unio
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from agentlightning.types.record import Metadata
+
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
     from typing_extensions import Self
@@ -58,7 +60,7 @@ class Triplet(BaseModel):
     prompt: Any
     response: Any
     reward: float | None = None
-    metadata: dict[str, Any] = Field(default_factory=dict)
+    metadata: Metadata = Field(default_factory=dict)
 
 
 class Attempt(BaseModel):
@@ -76,7 +78,7 @@ class Attempt(BaseModel):
     worker_id: str | None = None
     last_heartbeat_time: float | None = None
     """When the attempt last gave a sign of life: a span or an update."""
-    metadata: dict[str, Any] | None = None
+    metadata: Metadata | None = None
 
 
 class RolloutConfig(BaseModel):
@@ -104,7 +106,7 @@ class Rollout(BaseModel):
     resources_id: str | None = None
     status: RolloutStatus = "queuing"
     config: RolloutConfig = Field(default_factory=RolloutConfig)
-    metadata: dict[str, Any] | None = None
+    metadata: Metadata | None = None
 
     @property
     def id(self) -> str:
@@ -140,7 +142,7 @@ class Task(BaseModel):
     create_time: float | None = None
     last_claim_time: float | None = None
     num_claims: int | None = None
-    metadata: dict[str, Any] = Field(default_factory=dict)
+    metadata: Metadata = Field(default_factory=dict)
 
 
 class TaskIfAny(BaseModel):

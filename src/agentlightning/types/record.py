@@ -16,6 +16,9 @@ AttributeMap = dict[str, Any]
 JsonObject = dict[str, Any]
 """A JSON object of no fixed shape."""
 
+Metadata = dict[str, Any]
+"""What its owner attaches to a rollout or an attempt: any JSON, which only he knows the shape of."""
+
 
 class ResourceRecord(msgspec.Struct, frozen=True, eq=False):
     """The OpenTelemetry resource of a span; the same object for all spans of a provider."""
@@ -82,7 +85,7 @@ class RolloutStart(msgspec.Struct, kw_only=True):
     start_ns: int
     mode: str | None = None
     implicit: bool = False
-    metadata: dict[str, Any] = {}
+    metadata: Metadata = {}
     process: str = ""
     number: int = 1
     """Which attempt of the rollout it is, from 1; a later one comes with the copy of a whole rollout."""
@@ -96,7 +99,7 @@ class AttemptEnd(msgspec.Struct, kw_only=True):
     status: str
     """``succeeded`` or ``failed``."""
     end_ns: int
-    metadata: dict[str, Any] = {}
+    metadata: Metadata = {}
 
 
 class WriteBatch(msgspec.Struct, kw_only=True):

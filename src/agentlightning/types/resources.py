@@ -55,7 +55,7 @@ class LLM(Resource):
         """Return the ``base_url`` for an OpenAI client; arguments that only a ``ProxyLLM`` needs are ignored."""
         return self.endpoint
 
-    def generate(self, task: Any, **parameters: Any) -> str:  # noqa: ANN401 - a task is anything, parameters are the API's
+    def generate(self, task: object, **parameters: object) -> str:
         """Ask the model and return the text of its answer; a refusal or a tool call without text is ``""``.
 
         The call goes through the ``openai`` package and is traced like any other call of it. Thread-safe, blocking.
@@ -71,7 +71,7 @@ class LLM(Resource):
         client = _openai_client(os.getpid()).with_options(base_url=self.endpoint, api_key=self._key())
         return _answer(client.chat.completions.create(**self._request(task, parameters)))
 
-    async def generate_async(self, task: Any, **parameters: Any) -> str:  # noqa: ANN401 - as in generate
+    async def generate_async(self, task: object, **parameters: object) -> str:
         """Ask the model without blocking the event loop; otherwise as ``generate``."""
         openai = _import_openai()
         transport = openai.DefaultAsyncHttpxClient(verify=_certificates())
@@ -125,7 +125,7 @@ class PromptTemplate(Resource):
     template: str
     engine: Literal["jinja", "f-string", "poml"]
 
-    def format(self, **kwargs: Any) -> str:  # noqa: ANN401 - whatever the holes take
+    def format(self, **kwargs: object) -> str:
         """Return the prompt with its holes filled.
 
         ``f-string`` is the syntax of ``str.format``, ``jinja`` that of Jinja2. Both are sandboxed: a template cannot
