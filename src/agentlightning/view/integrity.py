@@ -69,9 +69,8 @@ def breaches(record: SpanRecord) -> list[str]:
         elif parent_id == record.span_id:
             found.append("own_parent")
     attributes = record.attributes
-    numbers = [key for key in attributes if key in _NUMBERS]
-    if numbers:
-        found.extend(_bad_numbers(attributes, numbers))
+    if not _NUMBERS.isdisjoint(attributes):
+        found.extend(_bad_numbers(attributes, [key for key in attributes if key in _NUMBERS]))
     if semconv.REWARD in attributes or _FIRST_REWARD in attributes:
         found.extend(_bad_rewards(record))
     return found
@@ -124,14 +123,15 @@ def problem(record: SpanRecord) -> str | None:
         return "a span id is not 16 hexadecimal digits, or zero"
     if record.parent_id is not None and not _SPAN_ID.match(record.parent_id):
         return "a parent span id is not 16 hexadecimal digits, or zero"
-    times = (record.start_ns, record.end_ns or 0, *(event.time_ns for event in record.events))
-    if max(times) > MAX_NS:
+    last_ns = max(record.start_ns, record.end_ns or 0)
+    if last_ns > MAX_NS or (record.events and max(event.time_ns for event in record.events) > MAX_NS):
         return "a time is beyond the year 2262"
     if record.kind not in _KINDS or record.status_code not in _CODES:
         return "a kind or a status is none of OpenTelemetry's"
-    if max(len(record.rollout_id), len(record.attempt_id)) > _MAX_ID_CHARS:
+    if len(record.rollout_id) > _MAX_ID_CHARS or len(record.attempt_id) > _MAX_ID_CHARS:
         return f"a rollout or attempt id is longer than {_MAX_ID_CHARS} characters"
-    if any(not _TRACE_ID.match(link.trace_id) or not _SPAN_ID.match(link.span_id) for link in record.links):
+    links = record.links
+    if links and any(not _TRACE_ID.match(link.trace_id) or not _SPAN_ID.match(link.span_id) for link in links):
         return "a link has no valid ids"
     if "" in record.attributes:
         return "an attribute has no name"
