@@ -89,7 +89,9 @@ ENVIRONMENTS = {
     "python-3.13": Environment(python="3.13"),
     "python-3.14": Environment(python="3.14"),
     "frameworks": Environment(packages={**LANGCHAIN, **FRAMEWORKS}, tests=FRAMEWORK_TESTS),
-    "litellm": Environment(packages=LITELLM, tests=FRAMEWORK_TESTS),
+    "litellm": Environment(
+        packages=LITELLM, tests=(*FRAMEWORK_TESTS, "tests/integration/instrumentation/litellm_calls")
+    ),
     "hyperscan": Environment(packages={"hyperscan": "hyperscan>=0.7,<1"}, tests=("tests/unit/pipeline",)),
     "browser": Environment(marker="slow or not slow", tests=("tests/ui",), needs_browser=True),
     "agentops-0.4.13": agentops("0.4.13"),
