@@ -59,8 +59,8 @@ def instrument_litellm() -> None:
     """Add token ids to the spans of LiteLLM's own OpenTelemetry callback. A second call does nothing. Thread-safe.
 
     LiteLLM hands its callback no response ids for a stream, nor those that another LiteLLM sent: for these the spans of
-    the OpenAI client alone have them. Without LiteLLM, or where its callback is none that is known, nothing is changed and the log says why (level INFO):
-    calls that go through the OpenAI client are recorded all the same.
+    the OpenAI client alone have them. Without LiteLLM, or where its callback is none that is known, nothing is changed
+    and the log says why (level INFO): calls that go through the OpenAI client are recorded all the same.
     """
     with _installed.lock:
         if _installed.is_active:
