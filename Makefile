@@ -9,6 +9,8 @@ UV_PYTHON ?= $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[
 export UV_PYTHON
 # A Python is never downloaded: the ones on the machine are what is tested.
 export UV_PYTHON_DOWNLOADS := never
+# What is compiled is kept: the tests start two thousand programs.
+unexport PYTHONDONTWRITEBYTECODE
 # A cache and a project folder on different file systems is no reason for a warning.
 export UV_LINK_MODE ?= copy
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+# The programs that tests start would compile every library anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # A busy machine takes its time for an example; what hangs ends by the time limit of the test.
 hypothesis.settings.register_profile(
     "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
