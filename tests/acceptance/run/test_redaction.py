@@ -92,7 +92,7 @@ def test_no_planted_credential_is_on_the_disk(lab: Lab, isolated: Path, reachabl
     if reachable:
         end = lab.python(PROGRAM)
     else:
-        lab.environment |= {"AGL_FLUSH_TIMEOUT_S": "0.3"}
+        lab.environment |= {"AGL_FLUSH_TIMEOUT_S": "3"}
         end = lab.run([sys.executable, lab.script(BLOCKED + PROGRAM.replace("trace.get_tracer", "get_tracer"))])
     assert end.stdout.split()[-1:] == [str(len(keys)).encode()], end.stderr.decode()[-2000:]
     log = end.stderr
