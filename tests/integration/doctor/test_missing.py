@@ -135,6 +135,7 @@ def test_buffer_is_full(doctor: Doctor, programs: Programs) -> None:
     assert "lost because the queue was full" in row.found
     assert not row.found.startswith("0 spans")
     assert "AGL_QUEUE_BYTES" in row.remedy
+    assert "AGL_QUEUE_BLOCK_MS" in row.remedy
 
 
 def test_losses_of_a_run_are_known(doctor: Doctor) -> None:

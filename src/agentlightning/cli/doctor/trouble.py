@@ -74,7 +74,7 @@ def missing(reading: Reading) -> Iterator[Finding]:
     yield _network(reading)
     full = lost.get("queue_full", 0)
     text = f"{plural(full, 'span')} lost because the queue was full ({count(settings.get(settings.QUEUE_BYTES))} bytes)"
-    remedy = "export AGL_QUEUE_BYTES=67108864; AGL_QUEUE_POLICY=SPILL loses none"
+    remedy = "export AGL_QUEUE_BYTES=67108864; or AGL_QUEUE_BLOCK_MS=60000: let the program wait instead"
     yield Finding(FAIL if full else OK, "buffer", text, remedy if full else "")
     if settings.get(settings.QUEUE_POLICY) == "DROP_OLDEST":
         text = "AGL_QUEUE_POLICY=DROP_OLDEST throws the oldest spans away when the queue is full"
