@@ -44,13 +44,8 @@ ERRORS = [ValueError("injected"), MemoryError(), RecursionError()]
 
 
 @pytest.fixture
-def tracer(monkeypatch: pytest.MonkeyPatch) -> Tracer:
+def tracer(quiet: None, own_pipeline: None) -> Tracer:
     """Return a tracer whose spans go through a pipeline of their own, as silent as for a user."""
-    monkeypatch.setattr(failures, "loud", False)
-    monkeypatch.setattr(failures, "_counts", {})
-    fresh = vars(process)["_Process"]()
-    monkeypatch.setattr(fresh, "hook", lambda: None)
-    monkeypatch.setattr(process, "_process", fresh)
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(CaptureProcessor({}, stamping=True))
     return provider.get_tracer("test")

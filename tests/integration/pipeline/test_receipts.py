@@ -30,23 +30,11 @@ from agentlightning.store.sql.writer import SqliteWriter
 from agentlightning.tracer.provider import providers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.integration.pipeline.conftest import Programs
 
     from agentlightning.emitter import CustomEvent
 
-
-@pytest.fixture(autouse=True)
-def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Give the test a pipeline of its own, as silent as for a user."""
-    monkeypatch.setattr(failures, "loud", False)
-    monkeypatch.setattr(failures, "_counts", {})
-    own = vars(process)["_Process"]()
-    monkeypatch.setattr(own, "hook", lambda: None)
-    monkeypatch.setattr(process, "_process", own)
-    yield
-    process.flush(5)
+pytestmark = pytest.mark.usefixtures("quiet", "own_pipeline")
 
 
 def adds_up() -> dict[str, int]:
@@ -155,7 +143,9 @@ def test_a_failure_of_ours_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert failures.counts() == {"emitter.event": 1}
 
 
-@pytest.mark.parametrize("target", [(Redactor, "redact_all"), (SqliteWriter, "write_batch")], ids=["redactor", "record"])
+@pytest.mark.parametrize(
+    "target", [(Redactor, "redact_all"), (SqliteWriter, "write_batch")], ids=["redactor", "record"]
+)
 def test_a_span_that_cannot_be_written_says_why(monkeypatch: pytest.MonkeyPatch, target: tuple[type, str]) -> None:
     """A span that is lost on its way is dropped with the reason that the ledger counts."""
 
