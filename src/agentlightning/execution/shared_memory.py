@@ -113,8 +113,8 @@ class _Execution:
                 self._run_algorithm()
             else:
                 self._run_runner(0)
-        except BaseException as error:
-            join_s = min(join_s, INTERRUPT_S) if isinstance(error, KeyboardInterrupt) else join_s
+        except KeyboardInterrupt:
+            join_s = min(join_s, INTERRUPT_S)
             raise
         finally:
             self._event.set()

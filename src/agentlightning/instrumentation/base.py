@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -50,11 +51,10 @@ class Instrumentor(ABC):
         with self._lock:
             if self._active:
                 return
-            try:
+            with ExitStack() as undo:
+                undo.callback(self._remove)
                 self._install(tracer_provider)
-            except BaseException:
-                self._remove()
-                raise
+                undo.pop_all()
             self._active = True
 
     def uninstrument(self) -> None:

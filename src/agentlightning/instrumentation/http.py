@@ -149,16 +149,10 @@ def _stream(httpx: Any) -> type:  # noqa: ANN401 - a module
             return getattr(self._inner, name)
 
         def __iter__(self) -> Iterator[bytes]:
-            try:
+            with self._call.reading():
                 for chunk in self._inner:
                     self._call.part(chunk)
                     yield chunk
-            except GeneratorExit:
-                raise
-            except BaseException as error:
-                self._call.end(error, whole=False)
-                raise
-            self._call.end()
 
         def close(self) -> None:
             """Close the stream; what was not read by then will not be."""
@@ -187,16 +181,10 @@ def _async_stream(httpx: Any) -> type:  # noqa: ANN401 - a module
             return getattr(self._inner, name)
 
         async def __aiter__(self) -> AsyncIterator[bytes]:
-            try:
+            with self._call.reading():
                 async for chunk in self._inner:
                     self._call.part(chunk)
                     yield chunk
-            except GeneratorExit:
-                raise
-            except BaseException as error:
-                self._call.end(error, whole=False)
-                raise
-            self._call.end()
 
         async def aclose(self) -> None:
             """Close the stream; what was not read by then will not be."""
@@ -251,16 +239,10 @@ def _watch_requests(response: Any, call: HttpCall) -> None:  # noqa: ANN401 - of
 
     def watched(chunks: Any) -> Iterator[Any]:  # noqa: ANN401 - an iterator
         """Yield *chunks* as they come and end the call with the last one, or with what reading raised."""
-        try:
+        with call.reading():
             for chunk in chunks:
                 call.part(chunk.encode() if isinstance(chunk, str) else chunk)
                 yield chunk
-        except GeneratorExit:
-            raise
-        except BaseException as error:
-            call.end(error, whole=False)
-            raise
-        call.end()
 
     def iter_content(*args: Any, **kwargs: Any) -> Iterator[Any]:  # noqa: ANN401 - of requests
         """Read the body as ``Response.iter_content`` does."""
@@ -328,11 +310,8 @@ class _Content(_Proxy):
         return chunk
 
     async def _read(self, name: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - of aiohttp
-        try:
+        with self._self_call.waiting():
             return await getattr(self.__wrapped__, name)(*args, **kwargs)
-        except BaseException as error:
-            self._self_call.end(error, whole=False)
-            raise
 
     async def read(self, n: int = -1) -> bytes:
         """Read up to *n* bytes, all for -1."""

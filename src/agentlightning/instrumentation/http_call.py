@@ -130,12 +130,39 @@ class HttpCall:
         """Block in which the request is made; an error ends the span and goes on."""
         token = _busy.set(True)
         try:
-            yield
-        except BaseException as error:
-            self.end(error, whole=False)
-            raise
+            with self.waiting():
+                yield
         finally:
             _busy.reset(token)
+
+    def waiting(self) -> _Block:
+        """Return a block in which the answer is waited for; an error ends the span and goes on."""
+        return _Block(self, is_whole=False)
+
+    def reading(self) -> _Block:
+        """Return a block in which the answer is read to its end, which ends the span, as an error does.
+
+        A reader that leaves a generator halfway ends it by closing the answer, or by dropping it.
+        """
+        return _Block(self, is_whole=True)
+
+
+class _Block:
+    """A block of work on an answer; see ``HttpCall.waiting`` and ``HttpCall.reading``."""
+
+    def __init__(self, call: HttpCall, *, is_whole: bool) -> None:
+        self._call = call
+        self._is_whole = is_whole
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if error is None:
+            if self._is_whole:
+                self._call.end()
+        elif not (self._is_whole and isinstance(error, GeneratorExit)):
+            self._call.end(error, whole=False)
 
 
 _dropped: deque[tuple[HttpCall, int]] = deque()

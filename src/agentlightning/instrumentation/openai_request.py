@@ -94,12 +94,8 @@ def sync_request(routing: Routing, bare: Method, traced: Method) -> Method:
             with guard("openai.hand_out"):
                 call.hand_out(result)
             return result
-        with as_current(call):
-            try:
-                result = bare(self, *args, **kwargs)
-            except BaseException as error:
-                fail_call(call, error)
-                raise
+        with as_current(call), _Failing(call):
+            result = bare(self, *args, **kwargs)
         with guard("openai.received"):
             call.received(result)
         return result
@@ -122,12 +118,8 @@ def async_request(routing: Routing, bare: AsyncMethod, traced: AsyncMethod) -> A
             with guard("openai.hand_out"):
                 call.hand_out(result)
             return result
-        with as_current(call):
-            try:
-                result = await bare(self, *args, **kwargs)
-            except BaseException as error:
-                fail_call(call, error)
-                raise
+        with as_current(call), _Failing(call):
+            result = await bare(self, *args, **kwargs)
         with guard("openai.received"):
             parse = call.received(result)
             if parse is not None:
@@ -168,6 +160,20 @@ def _show(result: object) -> None:
     if isinstance(call, ObservedCall):
         with guard("openai.received"):
             call.received(result)
+
+
+class _Failing:
+    """Block whose error ends the span of *call*, and goes on."""
+
+    def __init__(self, call: RecordedCall) -> None:
+        self._call = call
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if error is not None:
+            fail_call(self._call, error)
 
 
 class _Making:
