@@ -47,8 +47,8 @@ _MAYBE_LATER = frozenset((408, 425, 429))
 kept_here: set[str] = set()
 """Addresses to which no spans are sent, because they come to the same store through the provider."""
 
-_local_clients: set[str] = set()
-"""Has an element once spans are sent to a server on this machine."""
+_span_hosts: set[str] = set()
+"""Hosts to which spans are sent."""
 
 
 class Backlog:
@@ -106,9 +106,13 @@ class Backlog:
         return True
 
 
+def _host(url: str) -> str:
+    return urlsplit(url).hostname or ""
+
+
 def is_local(url: str) -> bool:
     """Tell whether *url* is on this machine."""
-    host = urlsplit(url).hostname or ""
+    host = _host(url)
     return host in _LOOPBACK or host.startswith("127.")
 
 
@@ -141,8 +145,7 @@ def span_exporter(*, stay: bool) -> type:
             **more: Any,  # noqa: ANN401 - of the SDK and OpenTelemetry
         ) -> None:
             self._is_local = is_local(endpoint)
-            if self._is_local:
-                _local_clients.add("spans")
+            _span_hosts.add(_host(endpoint))
             self._is_kept = endpoint in kept_here or (stay and not self._is_local)
             self._status: int | None = None
             self._backlog = Backlog(self._send, endpoint)
@@ -210,15 +213,16 @@ def _bearer(jwt: str | None, provider: Callable[[], str | None] | None) -> Calla
 
 
 def metric_exporter(base: Any, *, stay: bool) -> type:  # noqa: ANN401 - a class
-    """Return a subclass of *base* that with *stay* sends nothing beyond this machine."""
+    """Return a subclass of *base* that sends nothing beyond this machine with *stay*, and else only where spans go."""
     results: Any = importlib.import_module("opentelemetry.sdk.metrics.export").MetricExportResult
 
     class OTLPMetricExporter(base):
         """The SDK's exporter of metrics, whose address no variable sets."""
 
         def __init__(self, endpoint: str | None = None, **more: Any) -> None:  # noqa: ANN401 - of OpenTelemetry
-            # Whoever sends spans to this machine does not mean metrics to go elsewhere.
-            self._is_kept = (stay or bool(_local_clients)) and not is_local(endpoint or "")
+            # Whoever sends spans to this machine, or to a service of his own, does not mean metrics to go elsewhere.
+            is_elsewhere = bool(_span_hosts) and _host(endpoint or "") not in _span_hosts
+            self._is_kept = (stay or is_elsewhere) and not is_local(endpoint or "")
             base.__init__(self, endpoint=endpoint, **more)
 
         def export(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - of OpenTelemetry
