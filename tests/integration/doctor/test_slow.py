@@ -172,7 +172,7 @@ def test_what_waits_in_memory(doctor: Doctor, ledger: Ledger) -> None:
     row = doctor()["waiting"]
     assert row.level == "fail"
     assert row.found.startswith("20,000 spans wait in memory, about 106.8 MB of at most 100 MB")
-    assert doctor()["programs"].found.startswith("1 program write now")
+    assert doctor()["programs"].found.startswith("1 program writes now")
 
 
 def test_spans_that_never_end(doctor: Doctor, store: SqliteLightningStore) -> None:
@@ -194,7 +194,7 @@ def test_events_come_twice(doctor: Doctor, store: SqliteLightningStore, ledger: 
         ledger.count("duplicate", result.duplicate)
     row = doctor()["retries"]
     assert row.level == "ok"
-    assert row.found.startswith("1 span were sent again and recognised")
+    assert row.found.startswith("1 span was sent again and recognised")
     assert "of 1 spans" in doctor()["integrity"].found
 
 
@@ -204,7 +204,7 @@ def test_a_call_is_recorded_twice(doctor: Doctor, store: SqliteLightningStore) -
     store.write_batch(WriteBatch(spans=[span(1, attributes=dict(attributes)), span(2, attributes=dict(attributes))]))
     row = doctor()["recorded twice"]
     assert row.level == "warn"
-    assert row.found.startswith("1 answer of a model are in two spans")
+    assert row.found.startswith("1 answer of a model is in two spans")
     assert "AGL_INSTRUMENT=-NAME" in row.remedy
 
 

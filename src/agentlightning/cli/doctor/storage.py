@@ -160,14 +160,15 @@ def spill_findings(reading: Reading) -> Iterator[Finding]:
     damaged = [each for each in segments if each.damaged]
     if damaged:
         number = sum(each.damaged for each in damaged)
-        text = f"{plural(number, 'record')} in {damaged[0].path} are damaged; the others are replayed"
+        text = f"{plural(number, 'record is', 'records are')} damaged in {damaged[0].path}; the others are replayed"
         yield Finding(FAIL, "spill checksums", text, "check the disk; what is damaged is counted as lost (store_error)")
 
 
 def queue_finding(reading: Reading) -> Finding:
     """Say how many rollouts wait, and whether anybody works on one."""
     running = sum(each.status in {"preparing", "running"} for each in reading.rollouts)
-    text = f"{plural(reading.queued, 'rollout')} wait for a runner, {count(running)} of the newest are being worked on"
+    waiting = plural(reading.queued, "rollout waits", "rollouts wait")
+    text = f"{waiting} for a runner, {count(running)} of the newest are being worked on"
     if reading.queued and not running:
         return Finding(
             WARN, "queue", text, f"start a runner for project {reading.project!r}: Trainer, or its role RUNNER"

@@ -85,7 +85,7 @@ def missing(reading: Reading) -> Iterator[Finding]:
     yield _protocol(lost)
     killed = lost.get("killed", 0)
     remedy = "AGL_DURABILITY=SYNC keeps the last 50 ms too; give a program time after SIGTERM"
-    text = f"{plural(killed, 'span')} were under way when their process was killed"
+    text = f"{plural(killed, 'span was', 'spans were')} under way when their process was killed"
     yield Finding(FAIL if killed else OK, "killed", text, remedy if killed else "")
     yield _contexts(reading)
 
@@ -248,7 +248,7 @@ def _programs(reading: Reading) -> Finding:
     if not sizes:
         return Finding(OK, "programs", "none is writing to this store now")
     largest = max(sizes, key=lambda key: sizes[key])
-    text = f"{plural(len(sizes), 'program')} write now, the largest is {largest.split('/')[1]} with "
+    text = f"{plural(len(sizes), 'program writes', 'programs write')} now, the largest is {largest.split('/')[1]} with "
     text += f"{sizes[largest] / 2**20:,.0f} MB; tracing adds at most about 50 MB"
     if sizes[largest] > _BAD_MEMORY_BYTES:
         remedy = "does it grow? agl doctor --live; python -X tracemalloc finds what the program keeps"
@@ -259,7 +259,8 @@ def _programs(reading: Reading) -> Finding:
 def _held(reading: Reading) -> Finding:
     held = sum(max(0, each.account.waiting - each.account.spilled) for each in reading.ledgers if each.is_alive)
     size, threshold = held * _HEAP_BYTES, settings.get(settings.MEMORY_THRESHOLD)
-    text = f"{plural(held, 'span')} wait in memory, about {size / 2**20:.1f} MB of at most {threshold / 2**20:.0f} MB"
+    text = f"{plural(held, 'span waits', 'spans wait')} in memory, "
+    text += f"about {size / 2**20:.1f} MB of at most {threshold / 2**20:.0f} MB"
     if size > threshold / 2:
         return Finding(
             FAIL, "waiting", text, "the store is too slow: see 'store latency'; AGL_SPILL_BYTES must not be 0"
@@ -292,7 +293,8 @@ def resident_bytes(process: str) -> int:
 def twice(reading: Reading) -> Iterator[Finding]:
     """Duplicates: what retries sent twice is stored once; what two instrumentors record is not."""
     repeated = reading.account.duplicate
-    text = f"{plural(repeated, 'span')} were sent again and recognised: each is stored once, by trace and span id"
+    text = f"{plural(repeated, 'span was', 'spans were')} sent again and recognised: "
+    text += "each is stored once, by trace and span id"
     yield Finding(OK, "retries", text if repeated else "none was sent again; if one is, it is stored once")
     rows = {(row.trace_id, row.span_id): row for row in reading.rows}
     answers: Counter[tuple[str, str]] = Counter()
@@ -303,7 +305,8 @@ def twice(reading: Reading) -> Iterator[Finding]:
             answers[row.rollout_id, row.facts.response_id] += 1
     doubled = [key for key, number in answers.items() if number > 1]
     if doubled:
-        text = f"{plural(len(doubled), 'answer')} of a model are in two spans: two instrumentors trace the same library"
+        number = plural(len(doubled), "answer of a model is", "answers of a model are")
+        text = f"{number} in two spans: two instrumentors trace the same library"
         remedy = f"agl show {safe(doubled[0][0])}; turn one off: AGL_INSTRUMENT=-NAME"
         yield Finding(WARN, "recorded twice", text, remedy)
     else:
