@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from agentlightning import semconv
 from agentlightning.instrumentation.attribute import (
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agentlightning.instrumentation.attribute import Attributes
+    from agentlightning.types.record import JsonObject
 
 _CONTENT = frozenset({"messages", "system", "tools"})
 _RESPONSE_ID = "gen_ai.response.id"
@@ -64,11 +65,11 @@ class AnthropicStream:
 
     def __init__(self) -> None:
         """Start with nothing received."""
-        self._message: dict[str, Any] = {}
-        self._blocks: dict[int, dict[str, Any]] = {}
+        self._message: JsonObject = {}
+        self._blocks: dict[int, JsonObject] = {}
         self._json: dict[int, list[str]] = {}
 
-    def add(self, event: Mapping[str, Any]) -> None:
+    def add(self, event: JsonObject) -> None:
         """Take in an event; https://docs.anthropic.com/en/api/messages-streaming."""
         kind = event.get("type")
         if kind == "message_start" and isinstance(event.get("message"), dict):
@@ -81,9 +82,9 @@ class AnthropicStream:
             self._message.update(event.get("delta") or {})
             usage = event.get("usage")
             if isinstance(usage, dict):
-                self._message["usage"] = {**(self._message.get("usage") or {}), **cast("dict[str, Any]", usage)}
+                self._message["usage"] = {**(self._message.get("usage") or {}), **cast("JsonObject", usage)}
 
-    def _add_delta(self, index: int, delta: Mapping[str, Any]) -> None:
+    def _add_delta(self, index: int, delta: JsonObject) -> None:
         block = self._blocks.setdefault(index, {"type": "text"})
         for name in ("text", "thinking", "signature"):
             if isinstance(delta.get(name), str):
@@ -91,7 +92,7 @@ class AnthropicStream:
         if isinstance(delta.get("partial_json"), str):
             self._json.setdefault(index, []).append(delta["partial_json"])
 
-    def payload(self) -> dict[str, Any]:
+    def payload(self) -> JsonObject:
         """Return the message as far as it came."""
         if not self._message:
             return {}
@@ -104,6 +105,6 @@ class AnthropicStream:
         return {**self._message, "content": [self._blocks[index] for index in sorted(self._blocks)]}
 
 
-def _index(event: Mapping[str, Any]) -> int:
+def _index(event: JsonObject) -> int:
     index = event.get("index")
     return index if isinstance(index, int) else 0

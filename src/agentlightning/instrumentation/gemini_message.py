@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from agentlightning import semconv
 from agentlightning.instrumentation.attribute import (
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from agentlightning.instrumentation.attribute import Attributes
+    from agentlightning.types.record import JsonObject
 
 _CONTENT = frozenset({"contents", "systemInstruction", "system_instruction", "tools"})
 
@@ -77,15 +78,15 @@ class GeminiStream:
 
     def __init__(self) -> None:
         """Start with nothing received."""
-        self._head: dict[str, Any] = {}
-        self._candidates: dict[int, dict[str, Any]] = {}
+        self._head: JsonObject = {}
+        self._candidates: dict[int, JsonObject] = {}
 
     @property
     def is_complete(self) -> bool:
         """Whether a candidate has said why it ended."""
         return any("finishReason" in candidate for candidate in self._candidates.values())
 
-    def add(self, chunk: Mapping[str, Any]) -> None:
+    def add(self, chunk: JsonObject) -> None:
         """Take in a chunk, which has the form of an answer."""
         self._head.update({key: value for key, value in chunk.items() if key != "candidates"})
         for place, candidate in enumerate(items(chunk.get("candidates"))):
@@ -96,18 +97,18 @@ class GeminiStream:
             if isinstance(reason, str):
                 kept["finishReason"] = reason
 
-    def payload(self) -> dict[str, Any]:
+    def payload(self) -> JsonObject:
         """Return the answer as far as it came."""
-        candidates: list[dict[str, Any]] = []
+        candidates: list[JsonObject] = []
         for _, kept in sorted(self._candidates.items()):
             rest = {key: value for key, value in kept.items() if key != "parts"}
             candidates.append({"content": {"role": "model", "parts": _joined(kept["parts"])}, **rest})
         return {**self._head, **({"candidates": candidates} if candidates else {})}
 
 
-def _joined(parts: list[Any]) -> list[Any]:
+def _joined(parts: list[JsonObject]) -> list[JsonObject]:
     """Return the parts with neighbouring texts as one."""
-    found: list[Any] = []
+    found: list[JsonObject] = []
     for part in parts:
         text = field(part, "text")
         same = bool(found) and field(found[-1], "thought") == field(part, "thought")

@@ -20,7 +20,7 @@ from agentlightning.instrumentation.base import Instrumentor, Patches
 from agentlightning.instrumentation.http_call import Choice, Recorder
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from opentelemetry.trace import TracerProvider
 
@@ -81,11 +81,11 @@ class HttpxInstrumentor(HttpInstrumentor):
                 return recorder.start(request.method, str(request.url), request.headers, body)
             return None
 
-        def sync_send(original: Callable[..., Any]) -> Callable[..., Any]:
+        def sync_send(original: Callable[..., object]) -> Callable[..., object]:
             """Wrap ``Client.send``."""
 
             @functools.wraps(original)
-            def send(this: object, request: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - of httpx
+            def send(this: object, request: object, *args: object, **kwargs: object) -> object:
                 """Send *request* inside a span, where it goes to a model."""
                 call = start(request)
                 if call is None:
@@ -97,11 +97,11 @@ class HttpxInstrumentor(HttpInstrumentor):
 
             return send
 
-        def async_send(original: Callable[..., Any]) -> Callable[..., Any]:
+        def async_send(original: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
             """Wrap ``AsyncClient.send``."""
 
             @functools.wraps(original)
-            async def send(this: object, request: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - of httpx
+            async def send(this: object, request: object, *args: object, **kwargs: object) -> object:
                 """Send *request* inside a span, where it goes to a model."""
                 call = start(request)
                 if call is None:
@@ -145,7 +145,7 @@ def _stream(httpx: Any) -> type:  # noqa: ANN401 - a module
             self._inner = inner
             self._call = call
 
-        def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the library keeps there
+        def __getattr__(self, name: str) -> object:
             return getattr(self._inner, name)
 
         def __iter__(self) -> Iterator[bytes]:
@@ -177,7 +177,7 @@ def _async_stream(httpx: Any) -> type:  # noqa: ANN401 - a module
             self._inner = inner
             self._call = call
 
-        def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the library keeps there
+        def __getattr__(self, name: str) -> object:
             return getattr(self._inner, name)
 
         async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -234,17 +234,17 @@ class RequestsInstrumentor(HttpInstrumentor):
 
 def _watch_requests(response: Any, call: HttpCall) -> None:  # noqa: ANN401 - of requests
     """Look at what is read of *response*: its lines and its content are read by ``iter_content`` too."""
-    read: Callable[..., Any] = response.iter_content
+    read: Callable[..., Iterator[bytes | str]] = response.iter_content
     close: Callable[[], None] = response.close
 
-    def watched(chunks: Any) -> Iterator[Any]:  # noqa: ANN401 - an iterator
+    def watched(chunks: Iterator[bytes | str]) -> Iterator[bytes | str]:
         """Yield *chunks* as they come and end the call with the last one, or with what reading raised."""
         with call.reading():
             for chunk in chunks:
                 call.part(chunk.encode() if isinstance(chunk, str) else chunk)
                 yield chunk
 
-    def iter_content(*args: Any, **kwargs: Any) -> Iterator[Any]:  # noqa: ANN401 - of requests
+    def iter_content(*args: object, **kwargs: object) -> Iterator[bytes | str]:
         """Read the body as ``Response.iter_content`` does."""
         return watched(read(*args, **kwargs))  # what it raises for wrong arguments, it raises at once
 
@@ -309,7 +309,7 @@ class _Content(_Proxy):
             call.end()
         return chunk
 
-    async def _read(self, name: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - of aiohttp
+    async def _read(self, name: str, *args: object, **kwargs: object) -> Any:  # noqa: ANN401 - of aiohttp
         with self._self_call.waiting():
             return await getattr(self.__wrapped__, name)(*args, **kwargs)
 
@@ -321,11 +321,11 @@ class _Content(_Proxy):
         """Read what is there."""
         return self._seen(await self._read("readany"))
 
-    async def readline(self, **kwargs: Any) -> bytes:  # noqa: ANN401 - of aiohttp
+    async def readline(self, **kwargs: object) -> bytes:
         """Read a line."""
         return self._seen(await self._read("readline", **kwargs))
 
-    async def readuntil(self, *args: Any, **kwargs: Any) -> bytes:  # noqa: ANN401 - of aiohttp
+    async def readuntil(self, *args: object, **kwargs: object) -> bytes:
         """Read up to a separator."""
         return self._seen(await self._read("readuntil", *args, **kwargs))
 
@@ -368,12 +368,12 @@ class _Content(_Proxy):
 
 def _watch_aiohttp(response: Any, call: HttpCall) -> None:  # noqa: ANN401 - of aiohttp
     """Look at what is read of *response*, and at how it is left."""
-    release: Callable[[], Any] = response.release
+    release: Callable[[], object] = response.release
     close: Callable[[], None] = response.close
     weakref.finalize(response, call.dropped)
     response.content = _Content(response.content, call)
 
-    def releasing() -> Any:  # noqa: ANN401 - of aiohttp
+    def releasing() -> object:
         """Give the connection back: what was not read by then will not be."""
         call.end(whole=False)
         return release()

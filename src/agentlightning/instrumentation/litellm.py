@@ -34,15 +34,15 @@ class _Installed:
 _installed = _Installed()
 
 
-def _with_token_ids(original: Callable[..., Any]) -> Callable[..., Any]:
+def _with_token_ids(original: Callable[..., object]) -> Callable[..., object]:
     from agentlightning.instrumentation.openai_token import TokenCollector  # noqa: PLC0415 - where LiteLLM is
 
     def patched_set_attributes(
         self: object,
         span: Any,  # noqa: ANN401 - of OpenTelemetry
-        kwargs: Any,  # noqa: ANN401 - of LiteLLM
-        response_obj: Any | None,  # noqa: ANN401 - of LiteLLM
-    ) -> Any:  # noqa: ANN401 - of LiteLLM
+        kwargs: object,
+        response_obj: object,
+    ) -> object:
         """Let LiteLLM write its attributes, then write the token ids of the answer."""
         result = original(self, span, kwargs, response_obj)
         with guard("litellm.set_attributes"):
@@ -67,7 +67,7 @@ def instrument_litellm() -> None:
             return
         try:
             callback: Any = importlib.import_module("litellm.integrations.opentelemetry").OpenTelemetry
-            original: Callable[..., Any] = callback.set_attributes
+            original: Callable[..., object] = callback.set_attributes
         except (ImportError, AttributeError):
             log.info(
                 "LiteLLM's OpenTelemetry callback is not there; its calls by the OpenAI client are recorded anyway"

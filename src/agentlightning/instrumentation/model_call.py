@@ -133,7 +133,7 @@ class ModelCall:
             text = b"".join(self._kept)[:MAX_ERROR_CHARS].decode("utf-8", "replace")
             error = "the answer is no JSON" if self._status < FIRST_ERROR else f"status {self._status}: {text[:500]}"
             return Answered({semconv.OUTPUT_VALUE: text} if text else {}, error)
-        answer = cast("dict[str, Any]", payload)
+        answer = cast("dict[str, object]", payload)
         if self._api == "/messages":
             return Answered(anthropic_message.answer_attributes(answer), "")
         if self._api == "generateContent":

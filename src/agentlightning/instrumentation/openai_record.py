@@ -27,7 +27,8 @@ from agentlightning.instrumentation.openai_output import plain
 from agentlightning.instrumentation.openai_token import without_token_fields
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Generator, Mapping
+    from contextlib import AbstractContextManager
 
     from opentelemetry.trace import Tracer
 
@@ -190,7 +191,7 @@ class _Body:
         self._attributes.update(self._ours)
 
     @contextlib.contextmanager
-    def _reading(self) -> Any:  # noqa: ANN401 - an iterator
+    def _reading(self) -> Generator[None]:
         # Reading to the end closes the response, before its content is there.
         self._is_reading = True
         try:
@@ -241,7 +242,7 @@ def fail_call(call: RecordedCall, error: BaseException) -> None:
         call.fail(error)
 
 
-def as_current(call: RecordedCall) -> Any:  # noqa: ANN401 - a context manager of OpenTelemetry
+def as_current(call: RecordedCall) -> AbstractContextManager[Span]:
     """Return a block in which the span of *call* is the current one."""
     return trace.use_span(call.span, end_on_exit=False, record_exception=False, set_status_on_exception=False)
 

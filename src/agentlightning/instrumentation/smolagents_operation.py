@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from agentlightning import semconv
 from agentlightning.instrumentation import registry
@@ -35,11 +35,12 @@ from agentlightning.instrumentation.attribute import (
 from agentlightning.instrumentation.operation import Operation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
 
     from opentelemetry.trace import Tracer
 
     from agentlightning.instrumentation.attribute import Attributes
+    from agentlightning.types.record import JsonObject
 
 AGENT_STATE = "smolagents.state"
 """``max_steps_error`` on the span of an agent run that was stopped by its limit of steps."""
@@ -315,7 +316,7 @@ def _plain_message(message: object) -> dict[str, object]:
 def _fields(message: object) -> tuple[str | None, object, list[ToolCall]]:
     """Return role, content and calls of a message: a ``ChatMessage``, or a dict in releases below 1.20."""
     if isinstance(message, dict):
-        fields = cast("Mapping[str, Any]", message)
+        fields = cast("JsonObject", message)
         role, content, calls = fields.get("role"), fields.get("content"), fields.get("tool_calls")
     else:
         role, content = getattr(message, "role", None), getattr(message, "content", None)
@@ -327,8 +328,8 @@ def _fields(message: object) -> tuple[str | None, object, list[ToolCall]]:
 def _tool_call(call: object) -> ToolCall:
     """Read a tool call: an object, or a dict in releases below 1.20."""
     if isinstance(call, dict):
-        fields = cast("Mapping[str, Any]", call)
-        function = cast("Mapping[str, Any]", fields.get("function") or {})
+        fields = cast("JsonObject", call)
+        function = cast("JsonObject", fields.get("function") or {})
         return ToolCall(fields.get("id"), function.get("name"), function.get("arguments"))
     function = first_of(call, "function")
     return ToolCall(first_of(call, "id"), first_of(function, "name"), first_of(function, "arguments"))
