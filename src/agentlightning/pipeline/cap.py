@@ -34,11 +34,11 @@ from agentlightning.pipeline.segment import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from agentlightning.pipeline.ledger import Ledger
 
 log = logging.getLogger("agentlightning.pipeline")
-
-_LOCK_WAIT_S = 0.5
 
 
 class _Named(msgspec.Struct):
@@ -72,42 +72,54 @@ class Cap:
         self._ledger = ledger
         self._lean: set[Path] = set()
         """Segments that are known to hold nothing ordinary."""
+        self.wait_until = 0.0
+        """Until when, by the monotonic clock, it waits for a replay that is under way."""
         self.settled: dict[Path, int] = {}
         """Of segments that this process has replayed in part, the last frame that its store has."""
 
-    def make_room(self, folder: SpillFolder, wanted: int) -> None:
+    def make_room(self, folder: SpillFolder, wanted: int, *, precious: bool) -> None:
         """Make *folder* take *wanted* more bytes within its cap, at the cost of closed segments.
 
+        *precious*: They are for rewards and exceptions alone; only for these older ones of their kind are dropped.
+
         Raises:
-            OSError: That is not possible: what is there belongs to processes that write or replay it.
+            OSError: That is not possible: what is there is precious, or of processes that write or replay it. Nothing
+                is dropped where all of it would not be enough.
         """
         excess = folder.used_bytes() + wanted - folder.max_bytes
         if excess <= 0:
             return
-        lock = FolderLock(folder.path)
-        if lock.acquire():
-            try:
-                excess = self._drop_oldest(folder, self._thin_out(folder, excess))
-            finally:
-                lock.release()
+        with self._hold(folder) as is_held:
+            if is_held and sum(path.stat().st_size for path in folder.ready()) >= excess:
+                excess = self._thin_out(folder, excess)
+                if precious:
+                    excess = self._drop_oldest(folder, excess)
         if excess > 0:
             raise OSError(errno.ENOSPC, "the spill has reached its cap")
 
     def give_up(self, folder: SpillFolder, wanted: int) -> None:
-        """Drop ordinary spans of *folder* until that has made *wanted* bytes free, or there are no more.
-
-        Waits at most half a second for a replay that is under way. Never raises.
-        """
-        lock, deadline = FolderLock(folder.path), time.monotonic() + _LOCK_WAIT_S
-        with contextlib.suppress(OSError):
-            while not lock.acquire():
-                if time.monotonic() > deadline:
-                    return
-                time.sleep(0.01)
-            try:
+        """Drop ordinary spans of *folder* until *wanted* more bytes are free, or there are no more. Never raises."""
+        with contextlib.suppress(OSError), self._hold(folder) as is_held:
+            if is_held:
                 self._thin_out(folder, wanted)
-            finally:
-                lock.release()
+
+    @contextlib.contextmanager
+    def _hold(self, folder: SpillFolder) -> Generator[bool]:
+        """Return a block with the lock of *folder*; False where another process has it, or a replay of this one.
+
+        Raises:
+            OSError: The folder cannot be used.
+        """
+        lock = FolderLock(folder.path)
+        while not lock.acquire():
+            if time.monotonic() >= self.wait_until:
+                yield False
+                return
+            time.sleep(0.005)
+        try:
+            yield True
+        finally:
+            lock.release()
 
     def _thin_out(self, folder: SpillFolder, excess: int) -> int:
         """Drop the ordinary spans of the oldest segments and return how many bytes are still too many."""
@@ -141,7 +153,10 @@ class Cap:
         *before*: The segment in front of it, which is joined to it where that is possible.
         """
         content = self._read(path)
-        if content.head is None or not content.ordinary:
+        if content.head is None:  # nobody can read it
+            path.unlink(missing_ok=True)
+            return content.size
+        if not content.ordinary:
             self._lean.add(path)
             return 0
         kept, joined = content.kept, self._joinable(before, content)

@@ -84,10 +84,13 @@ class Exporter:
         writers = [lane.writer for lane in list(self._lanes.values())]
         return sum(writer.switch_server() for writer in writers if isinstance(writer, SwitchableWriter)) > 0
 
-    def rescue(self) -> None:
-        """At the end of the process: bring what waits to the disk, and count what cannot be brought there as lost."""
+    def rescue(self, deadline: float = 0.0) -> None:
+        """At the end of the process: bring what waits to the disk, and count what cannot be brought there as lost.
+
+        *deadline*: Until when, by the monotonic clock, it may wait for another process that has the spill.
+        """
         for lane in list(self._lanes.values()):
-            lane.rescue()
+            lane.rescue(deadline)
 
     def abandon(self) -> None:
         """In a forked child: leave the parent's files to the parent."""

@@ -342,9 +342,14 @@ class Lane:
             if self._spill is not None:
                 self._spill.close_segment()
 
-    def rescue(self) -> None:
-        """Bring everything to the disk, also what the worker is writing: the store recognises what comes twice."""
+    def rescue(self, deadline: float = 0.0) -> None:
+        """Bring everything to the disk, also what the worker is writing: the store recognises what comes twice.
+
+        *deadline*: Until when, by the monotonic clock, it may wait for another process that has the spill.
+        """
         with self._lock:
+            if self._spill is not None:
+                self._spill.begin_end(deadline)
             self._is_abandoned = self._writing is not None
             self._spill_not_before = 0.0
             if self._first and self._has_spilled and self._spill is not None:

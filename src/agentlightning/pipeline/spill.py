@@ -20,6 +20,7 @@ from agentlightning.pipeline import stage
 from agentlightning.pipeline.cap import Cap
 from agentlightning.pipeline.frame import ENDED, FINISH, HEADER_BYTES, OPEN, START
 from agentlightning.pipeline.receipt import SPILLED, settle
+from agentlightning.pipeline.sampling import ALWAYS as PRECIOUS
 from agentlightning.pipeline.segment import SEGMENT_BYTES, SegmentHead, SegmentWriter, SpillFolder, place_of
 from agentlightning.types.convert import plain_value
 from agentlightning.types.record import AttemptEnd, RolloutStart, SpanRecord, WriteBatch
@@ -90,6 +91,7 @@ class Spill:
         self._parcel: Parcel | None = None
         """What the segment that is being written holds, where that is kept."""
         self._parcels: deque[Parcel] = deque()
+        self._is_ending, self._is_capped = False, True
 
     @property
     def is_empty(self) -> bool:
@@ -137,7 +139,7 @@ class Spill:
         self._make_way(batch.rules, len(records), size)
         if self._writer is None:
             keep = keep and self.bytes < settings.get(settings.MEMORY_THRESHOLD) // 8 and not self._has_closed
-            self._writer = self._open(size)
+            self._writer = self._open(size, precious=all(span.name in PRECIOUS for span in batch.spans))
             self._parcel = Parcel(self._writer, self.head) if keep else None
         try:
             self._writer.append(records)
@@ -150,7 +152,7 @@ class Spill:
         settle(batch.spans, SPILLED)
 
     def put_at_any_cost(self, batch: WriteBatch) -> None:
-        """Write *batch*; where the disk is full, in the place of ordinary spans that wait on it.
+        """Write *batch*, beyond the cap if need be; where the disk is full, in the place of ordinary spans there.
 
         Raises:
             OSError: Nothing of it was written.
@@ -162,6 +164,7 @@ class Spill:
                 raise
             for folder in self.folders:
                 self.cap.give_up(folder, sum(len(payload) for _, payload in _encoded(batch)) + _SPARE_BYTES)
+            self._is_capped = False
             self.put(batch)
 
     def _make_way(self, rules: str, records: int, size: int) -> None:
@@ -195,13 +198,15 @@ class Spill:
         self._ledger.count("spilled", sum(kind == ENDED for kind, _ in records))
         settle(batch.spans, SPILLED)
 
-    def _open(self, size: int) -> SegmentWriter:
+    def _open(self, size: int, *, precious: bool) -> SegmentWriter:
         problem: OSError = OSError("spilling is turned off (AGL_SPILL_BYTES is 0)")
         for folder in self.folders:
             if not folder.max_bytes:
                 break
             try:
-                self.cap.make_room(folder, max(self._segment_bytes(), size + _HEADS_BYTES) + _SEAL_BYTES)
+                if self._is_capped:
+                    least = 0 if self._is_ending else self._segment_bytes()
+                    self.cap.make_room(folder, max(least, size + _HEADS_BYTES) + _SEAL_BYTES, precious=precious)
                 return SegmentWriter(folder, self.head)
             except OSError as error:
                 problem = error
@@ -221,6 +226,11 @@ class Spill:
         writer, self._writer = self._writer, None
         if writer is not None:
             self._closed.append(writer.close())
+
+    def begin_end(self, deadline: float) -> None:
+        """The process ends: segments get no more than what is there, and may wait for others until *deadline*."""
+        self._is_ending = True
+        self.cap.wait_until = deadline
 
     def abandon(self) -> None:
         """In a forked child: leave the parent's segment to the parent."""

@@ -365,12 +365,13 @@ class Worker:
         It waits up to *timeout_s* seconds for the threads to finish their conversion; a store that hangs holds nobody
         up.
         """
+        deadline = time.monotonic() + timeout_s
         if not self._order.acquire(timeout=timeout_s):
             return
         try:
             while self._queue.waiting() and self.take(relieve=True):
                 pass
-            self._exporter.rescue()
+            self._exporter.rescue(deadline)
         finally:
             self._order.release()
 

@@ -142,6 +142,22 @@ def test_of_rewards_alone_the_oldest_go(spill: Spill, ledger: Ledger, make: Make
     assert counters == list(range(counters[0], counters[0] + len(counters)))
 
 
+def test_rewards_are_not_dropped_for_others_nor_in_vain(spill: Spill, ledger: Ledger, make: MakeRecord) -> None:
+    """Where nothing dropped would be enough nothing is; and for ordinary spans the rewards on the disk stay."""
+    kept = put(spill, ledger, [*(make() for _ in range(20)), *(make(REWARD) for _ in range(20))])
+    spill.close_segment()
+    folder = spill.folders[0]
+    with pytest.raises(OSError, match="cap"):
+        spill.cap.make_room(folder, CAP + 1, precious=True)  # so much is not there, whatever is dropped
+    assert ledger.account().total_lost == 0
+    folder = segment.SpillFolder(folder.path, folder.used_bytes() + 100)
+    with pytest.raises(OSError, match="cap"):
+        spill.cap.make_room(folder, 40_000, precious=False)
+    store = replay(spill, ledger)
+    assert ids(store.spans) == ids(kept[20:])
+    assert check(ledger, store).lost == {"disk_full": 20}
+
+
 def test_the_number_of_files_stays_bounded(spill: Spill, ledger: Ledger, make_record: MakeRecord) -> None:
     """What is left of many segments lies in few files, however much went through."""
     for _ in range(60):
@@ -190,7 +206,7 @@ def test_a_kill_while_a_copy_is_made_loses_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", kill)
         with pytest.raises(KeyboardInterrupt):
-            spill.cap.make_room(spill.folders[0], CAP)
+            spill.cap.make_room(spill.folders[0], CAP - 100_000, precious=True)
     store = replay(spill, ledger)
     assert list(dict.fromkeys(ids(store.spans))) == ids(spans)
 
@@ -210,7 +226,7 @@ def test_on_a_full_disk_the_copy_takes_the_place_of_its_original(
         return real(descriptor, content)
 
     monkeypatch.setattr(segment.os, "write", write)
-    spill.cap.make_room(folder, CAP // 2)
+    spill.cap.make_room(folder, CAP // 2, precious=False)
     monkeypatch.undo()
     settings.configure(spill_bytes=CAP)
     store = replay(spill, ledger)

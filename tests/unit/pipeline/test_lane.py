@@ -210,7 +210,7 @@ def test_what_the_disk_could_not_take_goes_there_as_soon_as_it_can(
     monkeypatch.setattr(lane_module, "FIRST_PAUSE_S", 0.0)
     store.is_away = True
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:

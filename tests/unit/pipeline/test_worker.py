@@ -143,8 +143,8 @@ class Schedules(RuleBasedStateMachine):
     def fill_disk(self, *, full: bool) -> None:
         """Take the space of the disk away, or give it back."""
 
-        def no_room(self: Cap, folder: SpillFolder, wanted: int) -> None:
-            _ = self, folder, wanted
+        def no_room(self: Cap, folder: SpillFolder, wanted: int, *, precious: bool) -> None:
+            _ = self, folder, wanted, precious
             raise OSError(errno.ENOSPC, "No space left on device")
 
         Cap.make_room = no_room if full else self.before[3]
