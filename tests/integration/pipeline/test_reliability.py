@@ -382,4 +382,5 @@ def test_some_seconds_change_nothing() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=19, check=False)
     found = json.loads(done.stdout.splitlines()[-1])
     assert (found["lost"], found["in_store"]) == (0, found["spans_made"])
-    assert len(found["threads"]) == 1
+    assert max(found["threads"]) - min(found["threads"]) <= 1
+    assert max(found["file_descriptors"]) - min(found["file_descriptors"]) <= 2
