@@ -454,9 +454,11 @@ class _Lines(logging.Formatter):
     """A record is one line, and each line of its traceback is indented: what a log holds cannot forge a record."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base class's name
+        """Return the message as one line."""
         return _printable(super().formatMessage(record))
 
     def formatException(self, ei: Any) -> str:  # noqa: ANN401, N802 - the base class's name and type
+        """Return the traceback, each line indented."""
         return "\n".join("  " + _printable(line) for line in super().formatException(ei).split("\n"))
 
 

@@ -78,10 +78,12 @@ class _LazyGroup(click.Group):
         parent: click.Context | None = None,
         **extra: Any,  # noqa: ANN401 - click's own signature
     ) -> click.Context:
+        """Parse the arguments; ends by SIGPIPE when the reader of a help text is gone."""
         with _end_with_the_reader():
             return super().make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own signature
+        """Run the command; ends by SIGPIPE when the reader of what it prints is gone."""
         with _end_with_the_reader():  # before click makes an exit code of it
             return super().invoke(ctx)
 

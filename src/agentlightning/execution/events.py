@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from multiprocessing import synchronize
     from multiprocessing.context import BaseContext
 
 
@@ -31,53 +32,46 @@ class ExecutionEvent(Protocol):
         ...
 
 
-class ThreadingEvent:
-    """An ``ExecutionEvent`` for the threads of one process."""
+class _Event:
+    """An ``ExecutionEvent`` over an event of the standard library."""
 
     __slots__ = ("_evt",)
+
+    def __init__(self, event: threading.Event | synchronize.Event) -> None:
+        self._evt = event
+
+    def set(self) -> None:
+        """Tell everybody to stop."""
+        self._evt.set()
+
+    def clear(self) -> None:
+        """Take it back."""
+        self._evt.clear()
+
+    def is_set(self) -> bool:
+        """Tell whether to stop."""
+        return self._evt.is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is set, at most *timeout* seconds, and return whether it is."""
+        return self._evt.wait(timeout)
+
+
+class ThreadingEvent(_Event):
+    """An ``ExecutionEvent`` for the threads of one process."""
+
+    __slots__ = ()
 
     def __init__(self) -> None:
         """Make it; not set."""
-        self._evt = threading.Event()
-
-    def set(self) -> None:
-        """Tell everybody to stop."""
-        self._evt.set()
-
-    def clear(self) -> None:
-        """Take it back."""
-        self._evt.clear()
-
-    def is_set(self) -> bool:
-        """Tell whether to stop."""
-        return self._evt.is_set()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it is set, at most *timeout* seconds, and return whether it is."""
-        return self._evt.wait(timeout)
+        super().__init__(threading.Event())
 
 
-class MultiprocessingEvent:
+class MultiprocessingEvent(_Event):
     """An ``ExecutionEvent`` for several processes; hand it to ``multiprocessing.Process`` as an argument."""
 
-    __slots__ = ("_evt",)
+    __slots__ = ()
 
     def __init__(self, *, ctx: BaseContext | None = None) -> None:
         """Make it; not set. *ctx* is the context that starts the processes, None for the default one."""
-        self._evt = (ctx or multiprocessing.get_context()).Event()
-
-    def set(self) -> None:
-        """Tell everybody to stop."""
-        self._evt.set()
-
-    def clear(self) -> None:
-        """Take it back."""
-        self._evt.clear()
-
-    def is_set(self) -> bool:
-        """Tell whether to stop."""
-        return self._evt.is_set()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it is set, at most *timeout* seconds, and return whether it is."""
-        return self._evt.wait(timeout)
+        super().__init__((ctx or multiprocessing.get_context()).Event())

@@ -134,21 +134,25 @@ class _CollectingTransport:
         return getattr(self._transport, name)
 
     def begin(self) -> None:
+        """Keep what is written from now on."""
         self._parts = []
 
     def write(self, data: bytes) -> None:
+        """Write *data*, or keep it until ``end``."""
         if self._parts is None:
             self._transport.write(data)
         else:
             self._parts.append(data)
 
     def close(self) -> None:
+        """Close the connection, after what is kept."""
         if self._parts is None:
             self._transport.close()
         else:
             self._is_closed = True
 
     def end(self) -> None:
+        """Write all that was kept at once; without ``begin`` nothing was."""
         parts, self._parts = self._parts, None
         if parts:
             self._transport.write(b"".join(parts))

@@ -9,6 +9,7 @@ from agentlightning.adapter.dataset import coverage as why
 from agentlightning.adapter.dataset.call import Selection, calls_of, final_reward, oddities
 from agentlightning.adapter.dataset.row import longest, with_messages
 from agentlightning.adapter.tree import TraceTree
+from agentlightning.view.transcript import common_beginning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,7 +73,7 @@ class Preferences:
         for item in (better, worse):
             self._coverage.exported += 1
             self._coverage.noted.update(item.oddities)
-        shared = _common(better.messages[:-1], worse.messages[:-1])
+        shared = common_beginning(better.messages[:-1], worse.messages[:-1])
         line: dict[str, object] = {
             "prompt": better.messages[:shared],
             "chosen": better.messages[shared:],
@@ -89,12 +90,3 @@ class Preferences:
 
 def _task(given: object) -> str:
     return json.dumps(given, sort_keys=True, default=repr)
-
-
-def _common(left: list[ChatMessage], right: list[ChatMessage]) -> int:
-    length = 0
-    for one, other in zip(left, right, strict=False):
-        if one != other:
-            break
-        length += 1
-    return length
