@@ -139,6 +139,8 @@ class Intake:
             except Exception as error:  # noqa: BLE001 - as with a span that cannot be converted
                 failures.note("redaction", error)
         ended = isinstance(item, EndedSpan)
+        if ended and record is not None and record.end_ns is None:
+            reason = "rejected"  # whoever handed it over says that it has ended, and it has not
         if record is None or reason:
             if ended:
                 self._ledger.count(reason)

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 
 from agentlightning._internal.guard import failures
@@ -391,3 +392,15 @@ def test_the_thread_goes_on_after_any_failure(monkeypatch: pytest.MonkeyPatch) -
     parts.worker.start()
     assert parts.store.wait_for_spans(1)
     assert failures.counts()["worker.died"] == 1
+
+
+def test_a_span_without_an_end_or_a_context_is_accounted_for() -> None:
+    """Without a context a span gets ids of its own; one that was handed over as ended and is not is rejected."""
+    parts = Parts(RecordingStore())
+    resource = Resource.get_empty()
+    parts.queue.put_ended(ReadableSpan("no context", resource=resource, start_time=1, end_time=2))
+    parts.queue.put_ended(ReadableSpan("no end", resource=resource, start_time=1))
+    parts.drain()
+    (span,) = parts.store.spans
+    assert (span.name, int(span.trace_id, 16) > 0, int(span.span_id, 16) > 0) == ("no context", True, True)
+    assert parts.ledger.account() == Account(2, 1, 0, 0, {"rejected": 1})
