@@ -122,7 +122,7 @@ with agentlightning.OtelTracer().trace_context("r"):
     while not seen and time.monotonic() < until: time.sleep(0.05)
     print(seen[0].name, seen[0].threshold, flush=True)
     sys.stdin.readline()
-    flush(10)
+    assert flush(60)
 """
     process = subprocess.Popen(
         [sys.executable, "-c", _PREFIX + code], env={**programs.environment, "AGL_WATCH_LATENCY_S": "0.5"},
