@@ -223,7 +223,8 @@ QUEUE_POLICY_PRIORITY = Setting(
 """The same for the lane of rewards and exceptions; they push out others before they are lost themselves."""
 
 QUEUE_BLOCK_MS = Setting("AGL_QUEUE_BLOCK_MS", float, default=1000.0, minimum=0, maximum=60_000, live=True)
-"""Longest time in milliseconds that a full queue holds the program up, once until there is room again."""
+"""Longest time in milliseconds that a full queue holds the program up while nothing is taken from it; once until there
+is room again."""
 
 RATE_LIMIT = Setting("AGL_RATE_LIMIT", float, default=0.0, minimum=0, live=True)
 """Most spans a second in the long run, without rewards and exceptions; what is more is ``filtered``. 0: no limit."""

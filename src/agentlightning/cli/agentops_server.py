@@ -21,6 +21,7 @@ import click
 import psutil
 
 from agentlightning._internal.ids import is_process_gone, process_key
+from agentlightning._internal.private import private_folder
 from agentlightning.errors import AgentLightningError, ServerStartError
 from agentlightning.instrumentation.agentops_server import AgentOpsServerManager, AgentOpsServerOptions
 from agentlightning.server.agentops.log import default_log_file, log_to_file, state_folder
@@ -222,7 +223,7 @@ def _pid_file(manager: AgentOpsServerManager) -> Generator[Running]:
         "store": manager.options.store,
         "started": time.time(),
     }
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_folder(file.parent)
     temporary = file.with_name(f"{file.name}.{os.getpid()}")
     with os.fdopen(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8") as writing:
         writing.write(f"{os.getpid()}\n{json.dumps(told)}\n")

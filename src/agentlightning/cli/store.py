@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from agentlightning._internal.private import private_folder
 from agentlightning.cli.choice import age_s
 from agentlightning.cli.forward import forward
 from agentlightning.cli.options import store_options
@@ -235,7 +236,7 @@ def token(*, file: Path, name: str, scope: Scope, project: str | None, expires_i
     from agentlightning.server.access import TokenFile, new_token  # noqa: PLC0415 - for this command only
 
     if not file.exists():
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(file.parent)
         with os.fdopen(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as empty:
             empty.write("[]")
     text, kept = new_token(name, scope, time.time() + age_s(expires_in) if expires_in else None, project)

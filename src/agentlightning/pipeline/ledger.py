@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from agentlightning._internal.ids import is_process_gone, process_key
+from agentlightning._internal.private import private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -106,8 +107,7 @@ class Ledger:
         self._lock = threading.RLock()
 
     def _map(self, folder: Path) -> mmap.mmap:
-        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
+        private_folder(folder)
         key = process_key().encode()[: _HEADER - len(_MAGIC)]
         path = folder / f"{os.getpid()}-{os.urandom(4).hex()}.ledger"
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
@@ -248,8 +248,7 @@ def remove_folder(folder: Path) -> None:
 
 def own_folder(folder: Path) -> None:
     """Make the folder of a run and note in it that this process, ``agl run``, is who will delete it."""
-    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder.mkdir(mode=0o700, exist_ok=True)
+    private_folder(folder)
     (folder / _RUN).write_text(process_key(), "utf-8")
 
 

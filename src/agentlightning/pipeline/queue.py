@@ -134,6 +134,8 @@ class SpanQueue:
         self._drained = threading.Condition(self._lock)
         self._counter = 0
         self._spans = 0
+        self._takes = 0
+        """How often the worker has taken something."""
         self._bucket = TokenBucket()
         self._shedding = False
         self._pressed = False
@@ -233,13 +235,18 @@ class SpanQueue:
         return True
 
     def _wait_for_room(self) -> bool:
-        """Wait until a span fits; called with the lock held."""
+        """Wait until a span fits, for as long as the worker gets on; called with the lock held."""
         if self._shedding:
             return False
         self.wake.set()
         wait_s = settings.get(settings.QUEUE_BLOCK_MS) / 1000
-        if self._drained.wait_for(lambda: self._spans < self._room, wait_s):
-            return True
+        seen = -1
+        while seen != self._takes:
+            seen = self._takes
+            # Beside other threads that want the same room one may go away empty; the worker has not failed then.
+            self._drained.wait_for(lambda: self._spans < self._room, wait_s)
+            if self._spans < self._room:
+                return True
         self._shedding = True  # until the worker has made room again nobody waits a second time
         return False
 
@@ -254,6 +261,7 @@ class SpanQueue:
                 taken = [self._items.popleft() for _ in range(limit)]
             if taken:
                 self._spans -= sum(type(item) is EndedSpan for item in taken)
+                self._takes += 1
                 self._shedding = False
                 self._drained.notify_all()
             self.urgent = self._spans >= self._half or (self.urgent and bool(self._items))

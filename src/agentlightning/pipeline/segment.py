@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from agentlightning._internal.ids import host_name, is_process_gone
+from agentlightning._internal.private import private_folder
 from agentlightning.pipeline.frame import ENDED, HEAD, SEAL, Frame, FrameReader, encode_frame
 
 if TYPE_CHECKING:
@@ -60,10 +61,8 @@ class SpillFolder:
         Raises:
             OSError: It cannot be made, is a symbolic link, no folder, or belongs to another user.
         """
-        missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
-        for folder in reversed(missing):
-            with contextlib.suppress(FileExistsError):
-                folder.mkdir(mode=0o700)
+        with contextlib.suppress(FileExistsError):  # what is there instead is looked at below
+            private_folder(self.path)
         found = self.path.lstat()
         if not stat.S_ISDIR(found.st_mode) or (hasattr(os, "geteuid") and found.st_uid != os.geteuid()):
             msg = f"{self.path} is no folder of this user; move it away"

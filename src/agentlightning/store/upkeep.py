@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+from agentlightning._internal.private import private_folder
 from agentlightning.errors import StoreCorruptError, StoreUnavailableError, StoreVersionError
 from agentlightning.store.pack import to_json
 from agentlightning.store.sql.connector import migrations
@@ -148,7 +149,7 @@ def restore(saved: Path, path: Path) -> Verdict:
         raise StoreCorruptError(msg)
     with _alone(path):
         pass  # before anything is copied
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_folder(path.parent)
     with tempfile.TemporaryDirectory(prefix=".restore-", dir=path.parent) as folder:
         fresh = Path(folder) / path.name
         with contextlib.closing(_open(saved)) as source:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from agentlightning._internal.private import private_folder
 from agentlightning.view.rate import Rates
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def _identity() -> str:
 
 def _replace(path: Path, content: bytes) -> None:
     """Write a file at once or not at all, readable by its owner only."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_folder(path.parent)
     number, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)  # 0600
     try:
         with os.fdopen(number, "wb") as file:

@@ -68,6 +68,22 @@ def test_a_full_queue_waits_once_and_then_counts(ledger: Ledger) -> None:
     assert queue.put_ended(SPAN)
 
 
+def test_a_full_queue_waits_while_somebody_takes(ledger: Ledger) -> None:
+    """Many threads want the room that is made one span at a time, each for longer than it may wait: none is lost."""
+    configure(queue_block_ms=150)
+    queue = SpanQueue(10 * SPAN_BYTES, ledger)
+    threads = [threading.Thread(target=lambda: [queue.put_ended(SPAN) for _ in range(5)]) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    taken = 0
+    while taken < 60:
+        taken += len(queue.take(1))
+        time.sleep(0.01)
+    for thread in threads:
+        thread.join()
+    assert ledger.account().lost == {}
+
+
 REWARD = ReadableSpan(semconv.SpanNames.REWARD.value)
 
 

@@ -13,6 +13,7 @@ import secrets
 from pathlib import Path
 
 from agentlightning import settings
+from agentlightning._internal.private import private_folder
 from agentlightning.store.url import default_store_url, scheme_of, sqlite_path
 
 _BYTES = 32
@@ -65,7 +66,7 @@ def read_or_make(path: Path) -> bytes:
     """
     with contextlib.suppress(FileNotFoundError):
         return _read(path)
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private_folder(path.parent)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from agentlightning import settings
+from agentlightning._internal.private import private_folder
 from agentlightning.errors import AgentLightningError
 from agentlightning.instrumentation.agentops_server import PROCESS_NAME
 from agentlightning.server.access import TokenFile
@@ -124,7 +125,7 @@ def _store_url(options: AgentOpsServerOptions) -> str | None:
     if _mode(options) != "SERVICE":
         return options.store
     folder = state_folder()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_folder(folder)
     return str(folder / "buffer.db")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentlightning import settings
+from agentlightning._internal.private import private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -52,7 +53,7 @@ class RotatingFile(logging.Handler):
         self.path = path
         self._max_bytes = settings.get(settings.AGENTOPS_LOG_BYTES) if max_bytes is None else max_bytes
         self._label = label
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(path.parent)
         self._file = os.open(path, _FLAGS, 0o600)
 
     def emit(self, record: logging.LogRecord) -> None:

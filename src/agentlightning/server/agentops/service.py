@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from agentlightning import settings
+from agentlightning._internal.private import private_folder
 from agentlightning.errors import AccessError, SettingError, StoreError, StoreUnavailableError
 from agentlightning.pipeline.lock import FolderLock
 from agentlightning.server.access import is_loopback
@@ -263,7 +264,7 @@ class Upload:
         """Tell whether this server uploads: of several on one store one does, until it ends."""
         folder = self._cursor.path.with_name(f"{self._cursor.path.name}.turn")
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private_folder(folder)
             self._turn = self._turn or FolderLock(folder)
             return self._turn.acquire()
         except OSError:

@@ -15,6 +15,8 @@ import secrets
 import time
 from typing import TYPE_CHECKING, NamedTuple, cast
 
+from agentlightning._internal.private import private_folder
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -72,7 +74,7 @@ class Signer:
 def read_key(path: Path) -> bytes:
     """Return the key at *path*, made there with mode 0600 when it is missing; without a file one of this process."""
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(path.parent)
         temporary = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
         if not path.exists():
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY

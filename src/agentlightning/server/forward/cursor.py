@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from agentlightning._internal.private import private_folder
 from agentlightning.errors import StoreUnavailableError
 from agentlightning.store.url import scheme_of, sqlite_path
 from agentlightning.types.change import BEGINNING, ChangeCursor
@@ -101,7 +102,7 @@ class CursorFile:
             self._last = last or self._last
             temporary = self.path.with_name(self.path.name + ".new")
             try:
-                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                private_folder(self.path.parent)
                 place = os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
                 with os.fdopen(place, "wb") as file:
                     file.write(_encode(_Note(cursor, self._last)))

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentlightning._internal.fork import rest_at_fork
+from agentlightning._internal.private import private_folder
 from agentlightning.errors import (
     QueryTimeoutError,
     StoreCorruptError,
@@ -98,9 +99,7 @@ class SqliteConnector:
         if not create:
             msg = f"there is no store at {self.path}; record something with 'agl run' or name another with --store"
             raise StoreUnavailableError(msg)
-        missing = [folder for folder in (self.path.parent, *self.path.parent.parents) if not folder.exists()]
-        for folder in reversed(missing):
-            folder.mkdir(mode=0o700, exist_ok=True)
+        private_folder(self.path.parent)
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
