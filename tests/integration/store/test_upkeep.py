@@ -16,9 +16,11 @@ import pytest
 
 from agentlightning.cli.main import main
 from agentlightning.store import SqliteLightningStore
+from agentlightning.store.upkeep import vacuum, verify
 from agentlightning.testing.store_contract_spans import record_of
 from agentlightning.types.change import BEGINNING
 from agentlightning.types.record import WriteBatch
+from agentlightning.types.tracer import Span
 
 
 def agl(*arguments: str | Path) -> int:
@@ -169,6 +171,7 @@ import sys
 from agentlightning.store.sql.writer import SqliteWriter
 from agentlightning.testing.store_contract_spans import record_of
 from agentlightning.types.record import WriteBatch
+from agentlightning.types.tracer import Span
 print("opening", flush=True)
 writer = SqliteWriter(sys.argv[1])
 assert writer.write_batch(WriteBatch(spans=[record_of("ro-late", "at-late", 1)])).stored == 1
@@ -378,6 +381,30 @@ def test_a_damaged_row_is_named_and_never_a_traceback(
     assert re.match(f"agl: {named}[^ ]+ .*is damaged in the store", shown), shown
     assert agl("store", "verify", "--store", path) == 1
     assert re.search(f": {named}[^ ]+ .*is damaged|: {named}[^ ]+ is damaged", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("way", ["batch", "add"])
+def test_an_open_writer_goes_on_after_a_vacuum(way: str, tmp_path: Path) -> None:
+    """What an open writer stores after retention and compaction took all it had written can be read."""
+    path = tmp_path / "store.db"
+    store = SqliteLightningStore(path)
+    fill(store, 1)
+
+    async def write_again() -> list[str]:
+        rollout = await store.start_rollout("task")
+        span = record_of(rollout.rollout_id, rollout.attempt.attempt_id, 9)
+        if way == "batch":
+            assert store.write_batch(WriteBatch(spans=[span])).stored == 1
+        else:
+            await store.add_spans([Span.from_record(span, 0)])
+        return [found.span_id for found in await store.query_spans(rollout.rollout_id)]
+
+    assert agl("store", "prune", "--store", path, "--keep", "0") == 0
+    assert spans_in(path) == 0
+    vacuum(path)
+    assert len(asyncio.run(write_again())) == 1
+    store.close()
+    assert verify(path).problems == ()
 
 
 def test_a_follower_that_was_away_misses_nothing_after_a_vacuum(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from agentlightning._internal.clock import now_ns
 from agentlightning.errors import UnknownIdError
@@ -27,8 +27,10 @@ _LOOK_S = 0.5
 """How often a writer looks for overdue attempts and notes that those it writes for are alive, in seconds: a statement
 costs a thread beside one that computes 5 ms, and time limits are seconds."""
 
-_ROLLOUT = 3
-"""Place of ``rollout_id`` in a row of spans."""
+_ROLLOUT, _SOURCE = 3, 12
+"""Places of ``rollout_id`` and ``source_id`` in a row of spans."""
+_MOST_REMEMBERED = 4096
+"""Attempts and sources that a writer remembers; then it begins anew."""
 
 
 class BatchWriter:
@@ -65,13 +67,14 @@ class BatchWriter:
         ended_rows = [self._row(span) for span in ended]
         open_rows = [self._row(span) for span in batch.spans if span.end_ns is None]
         starts = [*batch.starts, *self._unannounced(batch)]
-        new_sources = self._sources.unwritten()
+        sources = self._sources.rows_of([*ended_rows, *open_rows])
         with self._connector.write() as transaction:
             looks = time.monotonic() >= self._next_look
             if looks:
                 retire_overdue(transaction, now_ns())
             _start(transaction, starts)
-            transaction.run_rows("add_sources", [row for _, row in new_sources])
+            # Each time: a compaction takes out what no span names at that moment, whoever wrote it.
+            transaction.run_rows("add_sources", sources)
             _number(transaction, ended, ended_rows, batch.project)
             stored = transaction.run_rows("add_ended_spans", ended_rows)
             transaction.run_rows("add_open_spans", open_rows)
@@ -83,8 +86,9 @@ class BatchWriter:
             self._heard_of = attempts
         else:
             self._heard_of |= attempts
+        if len(self._known_attempts) >= _MOST_REMEMBERED:
+            self._known_attempts.clear()
         self._known_attempts.update(start.attempt_id for start in starts)
-        self._sources.written.update(source_id for source_id, _ in new_sources)
         return WriteResult(stored=stored, duplicate=len(ended) - stored)
 
     def add(self, spans: Sequence[SpanRecord], sequence_ids: Sequence[int]) -> int:
@@ -104,18 +108,17 @@ class BatchWriter:
             unnumbered = [(span, row) for span, row in zip(spans, rows, strict=True) if not row[SEQUENCE]]
             ended = [pair for pair in unnumbered if pair[0].end_ns is not None]
             notes = [row for span, row in unnumbered if span.end_ns is None]
-            new_sources = self._sources.unwritten()
+            sources = self._sources.rows_of(rows)
             with self._connector.write() as transaction:
                 retire_overdue(transaction, now_ns())
                 _check_attempts(transaction, spans)
-                transaction.run_rows("add_sources", [row for _, row in new_sources])
+                transaction.run_rows("add_sources", sources)
                 for row in given:
                     transaction.run("raise_sequence", (row[_ROLLOUT], row[SEQUENCE]))
                 _number(transaction, [span for span, _ in ended], [row for _, row in ended], "")
                 stored = transaction.run_rows("add_ended_spans", [*given, *(row for _, row in ended)])
                 stored += transaction.run_rows("add_open_spans", notes)
                 note_signs_of_life(transaction, {span.attempt_id for span in spans}, now_ns())
-            self._sources.written.update(source_id for source_id, _ in new_sources)
             return stored
 
     def _unannounced(self, batch: WriteBatch) -> list[RolloutStart]:
@@ -155,7 +158,6 @@ class _Sources:
     """Numbers for what made a span (process, resource, scope): a hash, so that all processes agree on it."""
 
     def __init__(self) -> None:
-        self.written: set[int] = set()
         self._rows: dict[int, tuple[object, ...]] = {}
         # The resource is kept beside its number: an id() is only unique while its object lives.
         self._numbers: dict[tuple[int, str, str, str], tuple[int, ResourceRecord]] = {}
@@ -165,17 +167,19 @@ class _Sources:
         key = (id(span.resource), span.process, span.scope_name, span.scope_version)
         known = self._numbers.get(key)
         if known is None:
-            if len(self._numbers) >= 4096:  # noqa: PLR2004 - a bound for readers of other processes' spans
-                self._numbers.clear()
             row = (*key[1:], span.resource.schema_url, to_json(span.resource.attributes))
             number = source_number(row)
             known = self._numbers[key] = (number, span.resource)
             self._rows[number] = (number, *row)
         return known[0]
 
-    def unwritten(self) -> list[tuple[int, tuple[object, ...]]]:
-        """Return number and row of the sources that no batch has written yet."""
-        return [(number, row) for number, row in self._rows.items() if number not in self.written]
+    def rows_of(self, spans: Iterable[list[object]]) -> list[tuple[object, ...]]:
+        """Return the sources of rows of spans, each once; those whose numbers were asked for since the last call."""
+        found = [self._rows[number] for number in {cast("int", row[_SOURCE]) for row in spans}]
+        if len(self._numbers) >= _MOST_REMEMBERED:
+            self._numbers.clear()
+            self._rows.clear()
+        return found
 
 
 class SqliteWriter:
