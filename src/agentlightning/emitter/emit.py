@@ -114,5 +114,7 @@ def _reject(receipt: Receipt, problem: str, event: object) -> None:
 
     receipt.settle(_INVALID)
     get_pipeline().queue.refuse("rejected")
-    name = event if isinstance(event, str) else type(event).__qualname__
-    log.error("an event %.100r was not recorded: %s", name, problem)
+    name = type(event).__qualname__ if not isinstance(event, str) else "of an unknown type"
+    if isinstance(event, str) and event in event_factory.get_supported_types():
+        name = event
+    log.error("an event %s was not recorded: %s", name, problem)

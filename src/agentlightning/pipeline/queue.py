@@ -253,12 +253,8 @@ class SpanQueue:
     def take(self, limit: int) -> list[Item]:
         """Return up to *limit* items, or half of what fits where spans are large, oldest first; for the worker."""
         with self._lock:
-            limit = min(limit, self._half)
-            if len(self._items) <= limit:
-                taken = list(self._items)
-                self._items.clear()
-            else:
-                taken = [self._items.popleft() for _ in range(limit)]
+            # One by one: between a copy of all and a clear() the garbage collector may end a span in this thread.
+            taken = [self._items.popleft() for _ in range(min(limit, self._half, len(self._items)))]
             if taken:
                 self._spans -= sum(type(item) is EndedSpan for item in taken)
                 self._takes += 1

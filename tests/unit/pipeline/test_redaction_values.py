@@ -320,12 +320,15 @@ def test_every_text_of_a_span_is_looked_at(redactor: Redactor, make_record: Call
             "deep": {"x": [{KEY: {"y": KEY}}]},
             "json": json.dumps({"messages": json.dumps([{"content": KEY}])}),
             f"key {KEY}": "v",
+            f"secret {KEY}": "v",
+            f"secrets {KEY}": ["v", "w"],
             "n": 7,
         },
         events=[EventRecord(f"event {KEY}", 1, {"exception.message": KEY})],
-        links=[LinkRecord("a", "b", {"note": KEY})],
-        resource=ResourceRecord({"process.command": f"run {KEY}"}),
+        links=[LinkRecord("a", "b", {"note": KEY}, f"v={KEY}")],
+        resource=ResourceRecord({"process.command": f"run {KEY}"}, f"https://x/{KEY}"),
         scope_name=KEY,
+        scope_version=KEY,
         trace_state=f"v={KEY}",
     )
     redactor.redact(record)

@@ -6,6 +6,7 @@ and "no" never wrongly. RE2 leaves the interpreter to the program meanwhile, and
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
     from agentlightning.pipeline.redaction.engine import Pattern
     from agentlightning.pipeline.redaction.rule import Rule
+
+log = logging.getLogger("agentlightning.pipeline")
 
 _LONGEST = 8
 """Characters that are asked for at a gate word; each more multiplies the states of the automaton."""
@@ -91,4 +94,8 @@ def compile_hint(pattern: str | None) -> Pattern | None:
     options.never_capture = True
     options.max_mem = _MOST_MEMORY
     options.log_errors = False
-    return module.compile(pattern.encode(), options)
+    try:
+        return module.compile(pattern.encode(), options)
+    except module.error:  # thousands of gate words of the user's
+        log.warning("redaction: there are too many rules for a quick first look; every text is looked at closely")
+        return None

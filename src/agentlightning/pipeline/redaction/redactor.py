@@ -29,7 +29,7 @@ _MOST_KEYS = 10_000
 _MOST_RESOURCES = 64
 _MAX_DEPTH = 50
 _BETWEEN = "\0"
-"""Stands between texts that are looked at together; no rule reaches across it."""
+"""Stands between the texts of a record, which are searched together."""
 
 _PIECE = 2**16
 """Characters that are looked at together; at most one span more."""
@@ -168,11 +168,15 @@ class Redactor:
             look.walk = self._hide_by_name(attributes, texts, look.changed) or look.walk
         if record.events:
             texts += [event.name for event in record.events]
+        if record.links:
+            texts += [link.trace_state for link in record.links]
         if record.status_description or record.trace_state:
             texts += [record.status_description or "", record.trace_state]
         record.resource = self._clean_resource(record.resource)
-        if record.scope_name:
+        if record.scope_name:  # few of either, so each is looked at once
             record.scope_name = self._judge(record.scope_name)[1]
+        if record.scope_version:
+            record.scope_version = self._judge(record.scope_version)[1]
         look.text = _BETWEEN.join(texts)
 
     def _suspects(self, looks: list[_Look]) -> list[_Look]:
@@ -194,6 +198,8 @@ class Redactor:
             self._clean_values(attributes, look.changed)
         for event in record.events:
             event.name = self._clean(event.name)
+        for link in record.links:
+            link.trace_state = self._clean(link.trace_state)
         if record.status_description:
             record.status_description = self._clean(record.status_description)
         record.trace_state = self._clean(record.trace_state)
@@ -208,7 +214,9 @@ class Redactor:
             copy = dict(resource.attributes)
             self._hide_by_name(copy, [], [])
             self._clean_values(copy, [])
-            clean = resource if copy == resource.attributes else type(resource)(copy, resource.schema_url)
+            schema_url = self._clean(resource.schema_url)
+            is_clean = copy == resource.attributes and schema_url == resource.schema_url
+            clean = resource if is_clean else type(resource)(copy, schema_url)
             # Kept beside what was made of it: an id() is only unique while its object lives.
             known = self._resources[id(resource)] = (resource, clean)
         return known[1]
@@ -253,11 +261,11 @@ class Redactor:
                     texts.append(value)
                 elif (mark := self._named(value)) != value:
                     attributes[key] = mark
-                    changed.append(key)
+                    changed.append(clean_key)
             elif isinstance(value, (list, dict)) and not _numbers(cast("object", value)):
                 if hide and isinstance(value, list):
                     attributes[key] = self._named(cast("object", value))
-                    changed.append(key)
+                    changed.append(clean_key)
                 else:
                     walk = self._gather(cast("object", value), texts) or walk
         for key in odd:
