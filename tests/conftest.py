@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 # The programs that tests start would compile every library anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+# A shell that starts this in the background without job control has it, and all that tests start, ignore Ctrl+C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # A busy machine takes its time for an example; what hangs ends by the time limit of the test.
 hypothesis.settings.register_profile(
     "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
