@@ -90,9 +90,8 @@ class Lane:
         self._failing_since: float | None = None
         self._store_is_full = self._disk_is_full = False
         self._spill_not_before = 0.0
-        self._is_abandoned = False
         self._lock = threading.Lock()
-        """Held while the three parts change, so that a rescue at the end of the process sees each batch once."""
+        """Held while the three parts change, and what is being written: each batch is in one place, and counts once."""
 
     @property
     def is_waiting(self) -> bool:
@@ -220,21 +219,27 @@ class Lane:
             self._fail(error)
 
     def _deliver_first(self) -> None:
-        while self._first:
-            batch = self._first[0]
-            self._writing, spans = batch, batch.spans
-            try:
-                stored, duplicate = write_or_split(batch, self._write, self._count_bad)
-            finally:
-                self._writing = None
-                settle_missing(spans, batch.spans, "store_error")
+        while True:
             with self._lock:
-                if self._is_abandoned:  # a rescue has brought it to the disk meanwhile; who replays it counts it
-                    self._is_abandoned = False
+                if not self._first:
                     return
-                self._first.popleft()
-                self._ledger.count("stored", stored)
-                self._ledger.count("duplicate", duplicate)
+                batch = self._writing = self._first[0]
+                spans = batch.spans
+            counts: tuple[int, int] | None = None
+            try:
+                counts = write_or_split(batch, self._write, self._count_bad)
+            finally:
+                with self._lock:
+                    self._writing = None
+                    # Else a rescue has brought it to the disk meanwhile, and who replays it counts it.
+                    is_ours = bool(self._first) and self._first[0] is batch
+                    if is_ours and counts is not None:
+                        self._first.popleft()
+                        self._ledger.count("stored", counts[0])
+                        self._ledger.count("duplicate", counts[1])
+                settle_missing(spans, batch.spans, "store_error")
+            if not is_ours:
+                return
             settle(batch.spans, STORED)
 
     def _count_bad(self, number: int, reason: str) -> None:
@@ -350,7 +355,6 @@ class Lane:
         with self._lock:
             if self._spill is not None:
                 self._spill.begin_end(deadline)
-            self._is_abandoned = self._writing is not None
             self._spill_not_before = 0.0
             if self._first and self._has_spilled and self._spill is not None:
                 with contextlib.suppress(Exception):  # what cannot be written is counted below
@@ -368,11 +372,12 @@ class Lane:
     def _lose_rest(self) -> None:
         """Count what cannot be brought to the disk as lost, but for the batch that is being written right now."""
         for part in (self._first, self._last):
-            for batch in part:
-                if batch is not self._writing:
+            for _ in range(len(part)):
+                batch = part.popleft()
+                if batch is self._writing:
+                    part.append(batch)
+                else:
                     self._lose(self._save_precious(batch))
-        self._first.clear()
-        self._last.clear()
 
     def _save_precious(self, batch: WriteBatch) -> WriteBatch:
         """Bring to a disk that has no place for all of *batch* what is lost last, and return the rest."""
