@@ -372,11 +372,11 @@ def test_requests_are_shared_by_weight_and_model() -> None:
         {"endpoint": "http://a", "weight": 3}, {"endpoint": "http://b"}, LLM(endpoint="http://c", model="m"),
     ])  # fmt: skip
     pool = Pool(backends, seed=1)
-    firsts = [pool.candidates("/chat/completions", "other")[0].endpoint for _ in range(4000)]
+    firsts = [pool.candidates("other", anthropic=False)[0].endpoint for _ in range(4000)]
     assert 0.70 < firsts.count("http://a") / len(firsts) < 0.80
-    assert [backend.endpoint for backend in pool.candidates("/chat/completions", "m")] == ["http://c"]
-    assert len(pool.candidates("/chat/completions", None)) == 2
-    assert pool.candidates("/messages", None) == []
+    assert [backend.endpoint for backend in pool.candidates("m", anthropic=False)] == ["http://c"]
+    assert len(pool.candidates(None, anthropic=False)) == 2
+    assert pool.candidates(None, anthropic=True) == []
 
 
 def test_another_address_than_loopback_needs_tokens(store: LightningStore) -> None:

@@ -13,8 +13,10 @@ from agentlightning.types.resources import LLM
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-ANTHROPIC_PATHS = ("/messages", "/messages/count_tokens", "/complete")
-"""Paths below ``/v1`` that are Anthropic's; all others are OpenAI's."""
+
+def is_anthropic(path: str) -> bool:
+    """Tell whether *path*, below ``/v1``, is one of Anthropic's API only."""
+    return path in {"/messages", "/complete"} or path.startswith("/messages/")
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,12 @@ class Pool:
         self.backends = backends
         self._random = random.Random(seed)  # noqa: S311 - shares of load are no secret
 
-    def candidates(self, path: str, model: object) -> list[Backend]:
-        """Return the backends for a request, in the order in which they are to be tried."""
-        wants_anthropic = path in ANTHROPIC_PATHS
-        able = [backend for backend in self.backends if backend.anthropic == wants_anthropic]
+    def candidates(self, model: object, *, anthropic: bool) -> list[Backend]:
+        """Return the backends for a request for *model*, in the order in which they are to be tried.
+
+        *anthropic*: It is for Anthropic's API, and goes with its key to no other.
+        """
+        able = [backend for backend in self.backends if backend.anthropic == anthropic]
         named = [backend for backend in able if backend.model is not None and backend.model == model]
         able = named or [backend for backend in able if backend.model is None] or able
         chosen: list[Backend] = []

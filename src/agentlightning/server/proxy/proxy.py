@@ -86,7 +86,9 @@ class LLMProxy:
         listener = bind(self._options)
         self._url = base_url(self._options, listener.getsockname()[1])
         self._sink = SpanSink(self.store, self._ledger_folder)
-        relay = Relay(Pool(self.backends), self._sink, self._rules, create_app(self.store, self._rules))
+        behind = create_app(self.store, self._rules)
+        has_tokens = self._options.tokens is not None
+        relay = Relay(Pool(self.backends), self._sink, self._rules, behind, has_tokens=has_tokens)
         config = make_config(relay, self._options)
         config.proxy_headers = False  # a layer less for each call
         server = uvicorn.Server(config)

@@ -15,9 +15,11 @@ from urllib.parse import unquote
 
 from agentlightning._internal.ids import process_key
 from agentlightning.server.connection import CONNECTION
+from agentlightning.server.proxy.backend import is_anthropic
 from agentlightning.server.proxy.record import NAMES, RecordedCall
 from agentlightning.server.proxy.sink import resolve
 from agentlightning.server.proxy.upstream import Answer, Outgoing, Upstream
+from agentlightning.store import wire
 
 if TYPE_CHECKING:
     from agentlightning.server.access import AccessRules
@@ -36,6 +38,9 @@ _HOP = frozenset(
     (b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te",
      b"trailer", b"transfer-encoding", b"upgrade", b"host", b"content-length", b"accept-encoding")
 )  # fmt: skip
+_CREDENTIALS = frozenset({b"authorization", b"x-api-key"})
+_FOR_US = frozenset({b"authorization", wire.PROJECT_HEADER.encode()})
+"""Where the proxy asks for tokens, what is for it alone."""
 _HOP_BACK = _HOP - {b"content-length"}
 _TRY_NEXT = frozenset({502, 503, 504})
 _MAX_BODY_BYTES = 256 * 2**20
@@ -47,12 +52,16 @@ _DURABLE_S = 1.0
 class Relay:
     """Passes requests on; all else goes to the application behind it. One event loop."""
 
-    def __init__(self, pool: Pool, sink: SpanSink, rules: AccessRules, behind: App) -> None:
-        """Send model requests to *pool*, spans to *sink*, and what is no model request to *behind*."""
+    def __init__(self, pool: Pool, sink: SpanSink, rules: AccessRules, behind: App, *, has_tokens: bool) -> None:
+        """Send model requests to *pool*, spans to *sink*, and what is no model request to *behind*.
+
+        *has_tokens*: The *rules* ask for tokens, so that ``Authorization`` is the proxy's own and goes no further.
+        """
         self._pool = pool
         self._sink = sink
         self._rules = rules
         self._behind = behind
+        self._for_us = _FOR_US if has_tokens else frozenset[bytes]()
         self._upstream = Upstream()
         self._process = process_key()
         self._has_token_ids: dict[str, bool] = {}
@@ -102,7 +111,8 @@ class Relay:
 
     async def _relay(self, request: _Request, call: RecordedCall | None, send: Send) -> None:
         problem = "no backend serves this path"
-        candidates = self._pool.candidates(request.path, (request.fields or {}).get("model"))
+        model = (request.fields or {}).get("model")
+        candidates = self._pool.candidates(model, anthropic=request.is_anthropic)
         for place, backend in enumerate(candidates):
             is_last = place == len(candidates) - 1
             try:
@@ -137,11 +147,11 @@ class Relay:
         return answer
 
     async def _outgoing(self, backend: Backend, request: _Request) -> Outgoing:
-        headers = [pair for pair in request.headers if pair[0] not in _HOP]
+        dropped = _HOP | self._for_us if backend.api_key is None else _HOP | self._for_us | _CREDENTIALS
+        headers = [pair for pair in request.headers if pair[0] not in dropped]
         if backend.api_key is not None:
             key = backend.api_key.encode()
-            own = (b"x-api-key", key) if backend.anthropic else (b"authorization", b"Bearer " + key)
-            headers = [*(pair for pair in headers if pair[0] != own[0]), own]
+            headers.append((b"x-api-key", key) if backend.anthropic else (b"authorization", b"Bearer " + key))
         headers.append((b"accept-encoding", b"identity"))
         content = request.body
         if request.path in {"/chat/completions", "/completions"} and await self._knows_token_ids(backend):
@@ -244,9 +254,9 @@ class _Request:
         self.fields = _fields(body)
 
     @property
-    def wants_stream(self) -> bool:
-        """Whether it asks for the answer in parts."""
-        return self.fields is not None and bool(self.fields.get("stream"))
+    def is_anthropic(self) -> bool:
+        """Whether it is for Anthropic's API, some of whose paths are also paths of OpenAI's."""
+        return is_anthropic(self.path) or any(name == b"anthropic-version" for name, _ in self.headers)
 
 
 def _fields(body: bytes) -> dict[str, Any] | None:

@@ -1,0 +1,70 @@
+"""Who may use the proxy, and which credentials go where: each key to its own server and no other."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from agentlightning import open_store
+from agentlightning.server.access import TokenFile, new_token
+from agentlightning.server.proxy import LLMProxy
+from agentlightning.testing import ModelServer
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from agentlightning.store import LightningStore
+
+ASKED: Any = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "count"}]}
+
+
+@contextlib.contextmanager
+def guarded(backend: Any, store: LightningStore, project: str | None = None) -> Generator[tuple[LLMProxy, str]]:
+    """Serve a proxy that asks for a token, and give one that is bound to *project*."""
+    text, token = new_token("test", "write", project=project)
+    with LLMProxy(backend, store=store, tokens=TokenFile(tokens=[token])) as proxy:
+        yield proxy, text
+
+
+@pytest.mark.parametrize("api_key", [None, "sk-backend"])
+@pytest.mark.parametrize("is_anthropic", [False, True])
+def test_a_token_of_ours_goes_to_no_model_server(api_key: str | None, *, is_anthropic: bool) -> None:
+    """Where tokens are asked for, the token and the project stay here; a server with a key gets that one alone."""
+    path = "messages" if is_anthropic else "chat/completions"
+    with ModelServer() as server:
+        root = server.url.removesuffix("/v1") if is_anthropic else server.url
+        backend = {"endpoint": root, "api_key": api_key, "anthropic": is_anthropic, "token_ids": False}
+        with guarded(backend, open_store("memory://")) as (proxy, token):
+            headers = {"authorization": f"Bearer {token}", "x-agl-project": "default", "x-api-key": "sk-program"}
+            httpx.post(f"{proxy.url}/{path}", json=ASKED, headers=headers)
+        (sent,) = [request.headers for request in server.requests]
+    assert token not in str(sent)
+    assert "x-agl-project" not in sent
+    keys = {name: value for name, value in sent.items() if name in {"authorization", "x-api-key"}}
+    if api_key is None:
+        assert keys == {"x-api-key": "sk-program"}
+    else:
+        assert keys == ({"x-api-key": api_key} if is_anthropic else {"authorization": f"Bearer {api_key}"})
+
+
+def test_what_is_for_anthropic_goes_to_no_other_server() -> None:
+    """Requests as Anthropic's clients send them go to its own server, also where OpenAI has the same path."""
+    paths = ["/models", "/messages/batches", "/files/a"]
+    with ModelServer() as openai_server, ModelServer() as anthropic_server:
+        backends = [
+            {"endpoint": openai_server.url},
+            {"endpoint": anthropic_server.url.removesuffix("/v1"), "anthropic": True},
+        ]
+        headers = {"x-api-key": "sk-ant-program", "anthropic-version": "2023-06-01"}
+        with LLMProxy(backends, store=open_store("memory://")) as proxy:
+            for path in paths:
+                httpx.get(proxy.url + path, headers=headers)
+            httpx.post(f"{proxy.url}/messages/batches", json={"requests": []}, headers={"x-api-key": "sk-ant-program"})
+            httpx.get(f"{proxy.url}/models", headers={"authorization": "Bearer sk-program"})
+        assert [request.path for request in openai_server.requests] == ["/v1/models"]
+        assert [request.path for request in anthropic_server.requests] == [
+            "/v1/models", "/v1/messages/batches", "/v1/files/a", "/v1/messages/batches",
+        ]  # fmt: skip
