@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlightning import semconv
-from agentlightning.pipeline.credential import names_credential
 from agentlightning.pipeline.redaction import Redactor
+from agentlightning.pipeline.redaction.credential import names_credential
 from agentlightning.types.record import EventRecord, LinkRecord
 
 if TYPE_CHECKING:

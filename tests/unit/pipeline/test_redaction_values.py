@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from agentlightning import semconv, settings
 from agentlightning._internal.guard import failures
-from agentlightning.pipeline.credential import find_named_values, may_hold_credential
 from agentlightning.pipeline.redaction import Redactor
+from agentlightning.pipeline.redaction.credential import find_named_values, may_hold_credential
 from agentlightning.pipeline.redaction.engine import compile_with_re
 from agentlightning.pipeline.redaction.finder import Finder
 from agentlightning.pipeline.redaction.gate import AhoGate, HyperscanGate, SearchGate

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from agentlightning.pipeline.credential import HINTS, find_named_values, may_hold_credential
+from agentlightning.pipeline.redaction.credential import HINTS, find_named_values, may_hold_credential
 from agentlightning.pipeline.redaction.rule import Options, active_rules
 
 if TYPE_CHECKING:
@@ -64,11 +64,11 @@ def _scanner(options: Options) -> ValueScanner | None:
 
 
 @functools.lru_cache(maxsize=4)
-def _hint(options: Options) -> Pattern | None:
+def _first_look(options: Options) -> Pattern | None:
     """Return the first look for *options*; None where every text has to be looked at closely."""
-    from agentlightning.pipeline.redaction.hint import compile_hint, hint_pattern  # noqa: PLC0415 - as above
+    from agentlightning.pipeline.redaction.first_look import compile_first_look, first_look_pattern  # noqa: PLC0415 - as above
 
-    return compile_hint(hint_pattern(active_rules(options), () if NAMED in _names_off(options) else HINTS))
+    return compile_first_look(first_look_pattern(active_rules(options), () if NAMED in _names_off(options) else HINTS))
 
 
 class Finder:
@@ -91,16 +91,16 @@ class Finder:
         """Tell whether a text has to be looked at closely; quick, and never wrong when it says no."""
         if any(secret in text for secret in self._secrets):
             return True
-        hint = _hint(self.options)
-        if hint is None:
+        look = _first_look(self.options)
+        if look is None:
             return True
         data = text.encode("utf-8", "surrogatepass")
-        return hint.search(data, 0, len(data)) is not None
+        return look.search(data, 0, len(data)) is not None
 
     def suspects(self, texts: Sequence[str]) -> Iterator[int]:
         """Yield the places of those *texts* of which ``may_hold`` says yes; they are looked at together."""
-        hint = _hint(self.options)
-        if hint is None:
+        look = _first_look(self.options)
+        if look is None:
             yield from range(len(texts))
             return
         parts = [text.encode("utf-8", "surrogatepass") for text in texts]
@@ -108,11 +108,11 @@ class Finder:
         data = _BETWEEN.join(parts)
         known = {place for place, text in enumerate(texts) for secret in self._secrets if secret in text}
         # From the byte between two texts on: some patterns want to see what is in front of a word.
-        match = hint.search(data, 0, len(data))
+        match = look.search(data, 0, len(data))
         while match is not None:
             place = bisect.bisect_right(starts, match.span()[0] + 1) - 1
             known.add(place)
-            match = hint.search(data, starts[place + 1] - 1, len(data)) if place + 1 < len(parts) else None
+            match = look.search(data, starts[place + 1] - 1, len(data)) if place + 1 < len(parts) else None
         yield from sorted(known)
 
     def find(self, text: str) -> list[Secret]:

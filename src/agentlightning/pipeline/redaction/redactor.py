@@ -10,7 +10,7 @@ import msgspec
 
 from agentlightning import semconv
 from agentlightning._internal.guard import failures
-from agentlightning.pipeline.credential import names_credential
+from agentlightning.pipeline.redaction.credential import names_credential
 from agentlightning.pipeline.redaction.finder import MARK, NAMED, Finder, Secret, environment_secrets
 from agentlightning.pipeline.redaction.rule import Options
 from agentlightning.pipeline.redaction.secret_key import HashKey

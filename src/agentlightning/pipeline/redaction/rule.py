@@ -44,8 +44,8 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
     """Pattern around the credential, which is its one group."""
     least: int = 0
     """Least length of ``value``; where fewer characters stand together, its pattern is not tried."""
-    hint: str = ""
-    """What always follows the gate word, as a pattern without counting; for common words, see ``hint``."""
+    follows: str = ""
+    """What always follows the gate word, as a quick pattern; for words that are common, see ``first_look``."""
     also: tuple[str, ...] = ()
     """One of these must follow within ``after`` bytes; spares the pattern where a gate word is a common one."""
     before: int = 0

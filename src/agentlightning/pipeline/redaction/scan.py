@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from agentlightning.pipeline.redaction.assignment import is_secret_assignment
 from agentlightning.pipeline.redaction.check import CHECKS, entropy, has_kinds
 from agentlightning.pipeline.redaction.engine import default_compile
 from agentlightning.pipeline.redaction.gate import make_gate
-from agentlightning.pipeline.redaction.name import is_secret_assignment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

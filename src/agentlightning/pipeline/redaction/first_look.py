@@ -40,7 +40,7 @@ _ASSIGNED = (
 """From a gate word that is part of a name to the tenth character of what is assigned to it."""
 
 
-def hint_pattern(rules: Iterable[Rule], also: Iterable[str] = ()) -> str | None:
+def first_look_pattern(rules: Iterable[Rule], also: Iterable[str] = ()) -> str | None:
     """Return the pattern for *rules* and for the patterns *also*.
 
     None when a rule of the user has no gate word: its pattern may be about a whole text, and texts are joined.
@@ -59,27 +59,27 @@ def hint_pattern(rules: Iterable[Rule], also: Iterable[str] = ()) -> str | None:
     for word, own in gates.items():
         escaped = re.escape(word)
         begins = all(rule.begins for rule in own)
-        hints = {rule.hint for rule in own}
-        if "" in hints:
+        following = {rule.follows for rule in own}
+        if "" in following:
             missing = min(_LONGEST, *(rule.least for rule in own)) - len(word)
-            hints = {f"{_IN_VALUE}{{{missing}}}" if begins and missing > 0 else ""}
+            following = {f"{_IN_VALUE}{{{missing}}}" if begins and missing > 0 else ""}
         if begins:
-            for hint in hints:
-                alone.setdefault(hint, []).append(escaped)
-        elif hints == {""} and all(rule.in_key or rule.check == "generic" for rule in own):
+            for tail in following:
+                alone.setdefault(tail, []).append(escaped)
+        elif following == {""} and all(rule.in_key or rule.check == "generic" for rule in own):
             assigned.append(escaped)
         else:
-            plain += [escaped + hint for hint in hints]
+            plain += [escaped + tail for tail in following]
     parts = [*dict.fromkeys(plain)]
     if alone:
-        following = (f"(?:{'|'.join(words)}){hint}" for hint, words in alone.items())
-        parts.append(f"{_BEFORE}(?:{'|'.join(following)})")
+        beginnings = (f"(?:{'|'.join(words)}){tail}" for tail, words in alone.items())
+        parts.append(f"{_BEFORE}(?:{'|'.join(beginnings)})")
     if assigned:
         parts.append(f"(?:{'|'.join(assigned)}){_ASSIGNED}")
     return "|".join(parts)
 
 
-def compile_hint(pattern: str | None) -> Pattern | None:
+def compile_first_look(pattern: str | None) -> Pattern | None:
     """Return *pattern* compiled, in which case and encoding play no part; None without RE2, or without a pattern."""
     if not pattern:
         return None

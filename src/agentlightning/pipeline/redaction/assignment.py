@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from agentlightning.pipeline.credential import names_credential
 from agentlightning.pipeline.redaction.check import has_words
+from agentlightning.pipeline.redaction.credential import names_credential
 
 _GATES = frozenset({"access", "api", "auth", "key", "credential", "creds", "passwd", "password", "secret", "token"})
 _SPLIT = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z0-9])(?=[A-Z])")
