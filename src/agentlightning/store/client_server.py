@@ -40,6 +40,12 @@ __all__ = [
 
 _NewId = Annotated[str, Field(pattern=r"^[0-9A-Za-z_.:-]{1,128}$")]
 """Id that the caller has made for what is to be created."""
+_MOST_S = 9e9
+"""As nanoseconds, more does not fit into a store: some 285 years."""
+Seconds = Annotated[float, Field(allow_inf_nan=False, ge=-_MOST_S, le=_MOST_S)]
+"""A time since the epoch, or a duration; NaN, which is neither below nor above a limit, is none."""
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+"""How many."""
 
 
 class RolloutRequest(BaseModel):
@@ -68,7 +74,7 @@ class DequeueRequest(BaseModel):
     """Arguments of ``dequeue_rollout``."""
 
     worker_id: str | None = None
-    lease_s: float | None = Field(default=None, gt=0)
+    lease_s: Seconds | None = Field(default=None, gt=0)
     attempt_id: _NewId | None = None
 
 
@@ -82,12 +88,12 @@ class RolloutFilterRequest(BaseModel):
     """A ``RolloutFilter``."""
 
     modes: list[str] | None = None
-    start_after: float | None = None
-    start_before: float | None = None
+    start_after: Seconds | None = None
+    start_before: Seconds | None = None
     metadata: Metadata | None = None
     text: str | None = None
-    limit: int | None = Field(default=None, ge=0)
-    offset: int = Field(default=0, ge=0)
+    limit: Count | None = None
+    offset: Count = 0
     newest_first: bool = False
 
 
@@ -103,7 +109,7 @@ class WaitForRolloutsRequest(BaseModel):
     """Arguments of ``wait_for_rollouts``; the server holds the request for at most 20 s."""
 
     rollout_ids: list[str]
-    timeout: float = 0.0
+    timeout: Seconds = 0.0
 
 
 class RolloutIds(BaseModel):
@@ -115,8 +121,8 @@ class RolloutIds(BaseModel):
 class PruneRequest(BaseModel):
     """Arguments of ``prune``."""
 
-    before: float | None = None
-    keep: int | None = Field(default=None, ge=0)
+    before: Seconds | None = None
+    keep: Count | None = None
 
 
 class AddResourcesRequest(BaseModel):
@@ -142,7 +148,7 @@ class UpdateAttemptRequest(BaseModel):
 
     status: AttemptStatus = "preparing"
     worker_id: str = ""
-    last_heartbeat_time: float = 0.0
+    last_heartbeat_time: Seconds = 0.0
     metadata: Metadata | None = None
 
 

@@ -32,6 +32,9 @@ QUEUEING: Final = frozenset({"queuing", "requeuing"})
 OVER: Final = frozenset({"succeeded", "failed", "timeout"})
 """Statuses of an attempt that never change again."""
 
+_NEVER_NS: Final = 2**63 - 1
+"""Latest time that a store can keep."""
+
 _COPIED: Final = frozenset({"preparing", "running", "succeeded"})
 """Statuses of the latest attempt that its rollout takes over as they are."""
 
@@ -128,12 +131,16 @@ def deadline_ns(attempt: AttemptState, limits: Limits) -> int | None:
     last = attempt.start_ns if attempt.heartbeat_ns is None else attempt.heartbeat_ns
     moments: list[int] = []
     if limits.timeout_seconds is not None:
-        moments.append(attempt.start_ns + round(limits.timeout_seconds * NS_PER_S))
+        moments.append(attempt.start_ns + _span_ns(limits.timeout_seconds))
     if limits.unresponsive_seconds is not None:
-        moments.append(last + round(limits.unresponsive_seconds * NS_PER_S))
+        moments.append(last + _span_ns(limits.unresponsive_seconds))
     if attempt.lease_ns is not None:
         moments.append(last + attempt.lease_ns)
-    return min(moments, default=None)
+    return min((*moments, _NEVER_NS)) if moments else None
+
+
+def _span_ns(seconds: float) -> int:
+    return round(min(seconds * NS_PER_S, _NEVER_NS))
 
 
 def overdue(attempt: AttemptState, limits: Limits, now_ns: int) -> str | None:

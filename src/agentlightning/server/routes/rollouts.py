@@ -88,7 +88,7 @@ async def prune(request: Request, body: bodies.PruneRequest) -> int:
 
 @router.get("/rollouts/newest")
 async def query_newest_rollouts(
-    request: Request, limit: int = 20, offset: int = 0, *, children: bool = False
+    request: Request, limit: bodies.Count = 20, offset: bodies.Count = 0, *, children: bool = False
 ) -> list[Rollout]:
     """Return the newest rollouts, newest first."""
     return await _store(request).query_newest_rollouts(limit, offset, children=children)

@@ -14,6 +14,7 @@ from agentlightning.errors import StoreError
 from agentlightning.pipeline.redaction import rules_hash
 from agentlightning.server.routes.state import ServerState, json_reply, state_of
 from agentlightning.store import wire
+from agentlightning.store.client_server import Seconds  # noqa: TC001 - FastAPI reads the annotations
 from agentlightning.types.record import WriteResult
 from agentlightning.view.integrity import flag, problem
 
@@ -100,7 +101,7 @@ async def query_spans_by_key(request: Request) -> Response:
 
 
 @router.post("/changes")
-async def query_changes(request: Request, wait_s: float = 0.0) -> Response:
+async def query_changes(request: Request, wait_s: Seconds = 0.0) -> Response:
     """Return what happened in the project since a cursor (MessagePack), waiting for it at most 20 s."""
     after = decoded(wire.decode_cursor, await request.body(), request)
     found = await state_of(request).store_of(request).query_changes(after, wait_s=min(wait_s, MAX_HOLD_S))
