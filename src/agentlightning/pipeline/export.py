@@ -23,9 +23,20 @@ class Exporter:
     ``put`` runs under the worker's lock of order, in whatever thread; ``deliver`` only in the worker.
     """
 
-    def __init__(self, route: Callable[[str], SpanWriter], ledger: Ledger, health: Health | None = None) -> None:
-        """Use the writer that *route* returns for an attempt id, count in *ledger*, note deliveries in *health*."""
+    def __init__(
+        self,
+        route: Callable[[str], SpanWriter],
+        ledger: Ledger,
+        health: Health | None = None,
+        *,
+        project: str | None = None,
+    ) -> None:
+        """Use the writer that *route* returns for an attempt id, count in *ledger*, note deliveries in *health*.
+
+        *project*: Where rollouts go that nobody started; None: ``AGL_PROJECT``, as it is when they are written.
+        """
         self._route = route
+        self._project = project
         self._ledger = ledger
         self._health = health or Health()
         self._lanes: dict[int, Lane] = {}
@@ -100,12 +111,13 @@ class Exporter:
     def _by_lane(self, batch: WriteBatch) -> Iterable[tuple[Lane, WriteBatch]]:
         parts: dict[int, tuple[Lane, WriteBatch]] = {}
         rules = rules_hash()
+        project = self._project or settings.get(settings.PROJECT)
         for name in ("starts", "spans", "ends"):
             for record in getattr(batch, name):
                 writer = self._route(record.attempt_id)
                 part = parts.get(id(writer))
                 if part is None:
-                    part = (self._lane(writer), WriteBatch(project=settings.get(settings.PROJECT), rules=rules))
+                    part = (self._lane(writer), WriteBatch(project=project, rules=rules))
                     parts[id(writer)] = part
                 getattr(part[1], name).append(record)
         return parts.values()
@@ -113,5 +125,5 @@ class Exporter:
     def _lane(self, writer: SpanWriter) -> Lane:
         lane = self._lanes.get(id(writer))
         if lane is None:
-            lane = self._lanes[id(writer)] = Lane(writer, self._ledger, self._health)
+            lane = self._lanes[id(writer)] = Lane(writer, self._ledger, self._health, project=self._project)
         return lane

@@ -68,9 +68,12 @@ class Health:
 class Lane:
     """What is on its way to one store, in order: in memory, then on the disk, then in memory behind that."""
 
-    def __init__(self, writer: SpanWriter, ledger: Ledger, health: Health | None = None) -> None:
-        """Deliver to *writer*, which the lane keeps alive."""
+    def __init__(
+        self, writer: SpanWriter, ledger: Ledger, health: Health | None = None, *, project: str | None = None
+    ) -> None:
+        """Deliver to *writer*, which the lane keeps alive; *project* as in ``Exporter``."""
         self._writer = writer
+        self._project = project
         self._health = health or Health()
         self.is_remote: bool = (writer.url or "").startswith(_REMOTE)
         self._collected = 0
@@ -162,7 +165,7 @@ class Lane:
         if self._writer.url is None or time.monotonic() < self._spill_not_before:
             return
         if self._spill is None:
-            self._spill = Spill(self._writer.url, self._ledger, settings.get(settings.PROJECT))
+            self._spill = Spill(self._writer.url, self._ledger, self._project or settings.get(settings.PROJECT))
         parts = (self._first, self._last) if move_first else (self._last,)
         try:
             for part in parts:

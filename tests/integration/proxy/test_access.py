@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +10,17 @@ import httpx
 import pytest
 
 from agentlightning import open_store
+from agentlightning._internal.ids import implicit_ids
 from agentlightning.server.access import TokenFile, new_token
 from agentlightning.server.proxy import LLMProxy
+from agentlightning.store import SqliteLightningStore
 from agentlightning.testing import ModelServer
+from agentlightning.testing.store_contract_spans import record_of
+from agentlightning.types.record import WriteBatch
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from pathlib import Path
 
     from agentlightning.store import LightningStore
 
@@ -68,3 +74,47 @@ def test_what_is_for_anthropic_goes_to_no_other_server() -> None:
         assert [request.path for request in anthropic_server.requests] == [
             "/v1/models", "/v1/messages/batches", "/v1/files/a", "/v1/messages/batches",
         ]  # fmt: skip
+
+
+def test_a_bound_token_records_in_its_own_project(tmp_path: Path) -> None:
+    """Neither by its ids nor by its trace does a call get into a rollout of another project; its own goes in."""
+    store = SqliteLightningStore(tmp_path / "store.db", project="a")
+    other = store.with_project("b")
+    trace = "c" * 32
+    made = asyncio.run(other.start_rollout("secret"))
+    other.write_batch(WriteBatch(spans=[record_of(*implicit_ids(trace), 1)], project="b"))
+    own = asyncio.run(store.start_rollout("own"))
+    with ModelServer() as server, guarded(server.url, store, "a") as (proxy, token):
+        root = proxy.url.removesuffix("/v1")
+
+        def ask(rollout: str, attempt: str, **more: str) -> int:
+            path = f"/rollout/{rollout}/attempt/{attempt}" if rollout else ""
+            headers = {"authorization": f"Bearer {token}", **more}
+            return httpx.post(f"{root}{path}/v1/chat/completions", json=ASKED, headers=headers).status_code
+
+        theirs = made.rollout_id, made.attempt.attempt_id
+        assert [ask(*theirs), ask("ro-new", theirs[1]), ask(own.rollout_id, theirs[1])] == [403] * 3
+        assert ask("", "", traceparent=f"00-{trace}-{'d' * 16}-01") == 403
+        assert not server.requests
+        assert [ask(own.rollout_id, own.attempt.attempt_id), ask("", "")] == [200, 200]
+    assert asyncio.run(other.query_spans(made.rollout_id)) == []
+    assert len(asyncio.run(store.query_rollouts())) == 2
+    store.close()
+
+
+def test_a_token_of_another_project_than_the_stores_is_refused() -> None:
+    """The spans of its calls would go into a project that it may not write."""
+    store = open_store("memory://", "b")
+    with ModelServer() as server, guarded(server.url, store, "a") as (proxy, token):
+        headers = {"authorization": f"Bearer {token}"}
+        assert httpx.post(f"{proxy.url}/chat/completions", json=ASKED, headers=headers).status_code == 403
+        assert not server.requests
+
+
+def test_calls_without_ids_go_to_the_project_of_the_store(tmp_path: Path) -> None:
+    """A rollout that a call begins is in the project of the store that the proxy was given."""
+    store = SqliteLightningStore(tmp_path / "store.db", project="p")
+    with ModelServer() as server, LLMProxy(server.url, store=store) as proxy:
+        httpx.post(f"{proxy.url}/chat/completions", json=ASKED)
+    assert len(asyncio.run(store.query_rollouts())) == 1
+    store.close()

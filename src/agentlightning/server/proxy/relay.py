@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote
 
 from agentlightning._internal.ids import process_key
+from agentlightning.errors import StoreError
 from agentlightning.server.connection import CONNECTION
+from agentlightning.server.fence import FencedStore
 from agentlightning.server.proxy.backend import is_anthropic
 from agentlightning.server.proxy.record import NAMES, RecordedCall
 from agentlightning.server.proxy.sink import resolve
@@ -78,17 +80,37 @@ class Relay:
         if refusal is not None:
             await _reply(send, refusal.status, refusal.reason, "refused")
             return
+        bound = self._rules.project_of(headers)
+        if bound not in {None, self._sink.store.project}:
+            await _reply(send, 403, f"this token is bound to project {bound!r}", "refused")
+            return
         ids = (unquote(match[1]), unquote(match[2])) if match[1] else None
         body = await _read(receive)
         if body is None:
             await _reply(send, 413, "the request is too large, or was not sent to its end", "refused")
             return
-        await self._serve(_Request(scope, headers.get("traceparent", ""), match[3] or match[4], ids, body), send)
-
-    async def _serve(self, request: _Request, send: Send) -> None:
+        request = _Request(scope, headers.get("traceparent", ""), match[3] or match[4], ids, body)
         call = None
         if request.method == b"POST" and request.path in NAMES and request.fields is not None:
             call = RecordedCall(request.path, request.fields, request.ids, request.traceparent, self._process)
+        if call is not None and bound is not None and (problem := await self._fence(call, bound)):
+            await _reply(send, 403, problem, "refused")
+            return
+        await self._serve(request, call, send)
+
+    async def _fence(self, call: RecordedCall, project: str) -> str:
+        """Return why a token that is bound to *project* may not record *call*; nothing when it may."""
+        ids = (("rollouts", call.record.rollout_id), ("attempts", call.record.attempt_id))
+        try:
+            fenced = FencedStore(self._sink.store, project)
+            for kind, own in ids:
+                if await asyncio.to_thread(fenced.foreign, kind, [own]):
+                    return f"there is no {kind[:-1]} {own!r} in project {project!r}, to which this token is bound"
+        except StoreError as error:  # also when it cannot be asked now: no answer is no permission
+            return str(error)
+        return ""
+
+    async def _serve(self, request: _Request, call: RecordedCall | None, send: Send) -> None:
         work = asyncio.current_task()
         has_left = False
 

@@ -38,9 +38,10 @@ class SpanSink:
 
     def __init__(self, store: LightningStore, folder: Path | None = None) -> None:
         """Write to *store*, count in *folder*; without one beside the store, until everything is written."""
+        self.store = store
         self._is_run = folder is not None
         self.ledger = Ledger(folder or (ledger_folder(store.url, None) if store.url else None))
-        self._exporter = Exporter(lambda _attempt: store, self.ledger)
+        self._exporter = Exporter(lambda _attempt: store, self.ledger, project=store.project)
         self._redactor = Redactor(store_url=store.url)
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._counter = 0
