@@ -60,6 +60,14 @@ class Refusal:
     reason: str
 
 
+@dataclass(frozen=True)
+class Grant:
+    """What a request that is served may reach."""
+
+    project: str | None = None
+    """The only project; None: all."""
+
+
 def is_loopback(host: str) -> bool:
     """Tell whether a server that listens on *host* can be reached from this machine only."""
     return host in _LOOPBACK_NAMES or _is_loopback_address(host)
@@ -141,7 +149,15 @@ class AccessRules:
         self._hosts = {name.lower() for name in (*_LOOPBACK_NAMES, *own, *allowed_hosts)}
 
     def check(self, method: str, path: str, headers: Mapping[str, str]) -> Refusal | None:
-        """Return why a request is refused, or None when it may go on; *headers* have lower-case names."""
+        """Return why a request is refused, or None when it may go on; see ``admit``."""
+        found = self.admit(method, path, headers)
+        return found if isinstance(found, Refusal) else None
+
+    def admit(self, method: str, path: str, headers: Mapping[str, str]) -> Refusal | Grant:
+        """Return what a request may reach, or why it is refused; *headers* have lower-case names.
+
+        Its token is looked up once: one that is taken back a moment later opens no more than it did.
+        """
         host = _host_of("//" + headers.get("host", ""))
         if not self._knows_host(host):
             return Refusal(403, "this host name is not served here; see --allow-host")
@@ -151,18 +167,19 @@ class AccessRules:
         if site not in {None, "same-origin", "none"}:
             return Refusal(403, "requests of other web sites are refused")
         if path in _OPEN_PATHS:
-            return None
+            return Grant()
         if self._tokens is None:
             changes = method not in _SAFE_METHODS
             if changes and (origin is not None or site is not None):
                 return Refusal(403, "a web page may change nothing here without a token")
-            return None
-        refusal = self._check_token(required_scope(method, path), headers.get("authorization", ""))
-        bound = None if refusal else self.project_of(headers)
+            return Grant()
+        token = self._good_token(required_scope(method, path), headers.get("authorization", ""))
+        if isinstance(token, Refusal):
+            return token
         asked = unquote(headers.get(wire.PROJECT_HEADER, ""))
-        if bound is not None and (asked not in {"", bound} or path in _OF_ALL_PROJECTS):
+        if token.project is not None and (asked not in {"", token.project} or path in _OF_ALL_PROJECTS):
             return Refusal(403, "this token is bound to another project, or to one where all are asked for")
-        return refusal
+        return Grant(token.project)
 
     def project_of(self, headers: Mapping[str, str]) -> str | None:
         """Return the only project that the token of a request opens; None where it opens all, or there is none."""
@@ -177,7 +194,7 @@ class AccessRules:
                 found = token
         return found
 
-    def _check_token(self, scope: Scope, authorization: str) -> Refusal | None:
+    def _good_token(self, scope: Scope, authorization: str) -> Refusal | Token:
         kind, _, text = authorization.partition(" ")
         if kind.lower() != "bearer" or not text:
             return Refusal(401, "a token is needed: Authorization: Bearer …, or AGL_STORE_TOKEN")
@@ -186,7 +203,7 @@ class AccessRules:
             return Refusal(401, "this token is unknown or expired")
         if SCOPES.index(found.scope) < SCOPES.index(scope):
             return Refusal(403, f"this needs a token with the scope {scope!r}")
-        return None
+        return found
 
     def _knows_host(self, host: str) -> bool:
         if host in self._hosts:

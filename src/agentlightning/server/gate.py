@@ -14,7 +14,7 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from agentlightning.server.access import required_scope
+from agentlightning.server.access import Refusal, required_scope
 from agentlightning.store import wire
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Gate:
     async def _serve(self, scope: Scope, receive: Receive, send: Send, room: _Room) -> None:
         try:
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-            self._check(scope, headers)
+            project = self._admit(scope, headers)
             body = await asyncio.wait_for(self._read(headers, receive, room), self._limits.body_timeout_s)
         except _RefusedError as error:
             await self._refuse(scope, send, error)
@@ -100,15 +100,21 @@ class Gate:
             await self._refuse(scope, send, _RefusedError(408, "the body took too long"))
             return
         # Not a header: a client could send one.
-        scope["agentlightning.project"] = self._rules.project_of(headers)
+        scope["agentlightning.project"] = project
         is_small = len(body) < _LARGE_BYTES or required_scope(scope["method"], scope["path"]) == "read"
         async with contextlib.nullcontext() if is_small else self._turns:
             await self._app(_with_plain_body(scope), _replay(body, receive), send)
 
-    def _check(self, scope: Scope, headers: dict[str, str]) -> None:
-        refusal = self._rules.check(scope["method"], scope["path"], headers)
-        if refusal is not None:
-            raise _RefusedError(refusal.status, refusal.reason)
+    def _admit(self, scope: Scope, headers: dict[str, str]) -> str | None:
+        """Return the only project that the request may reach, None for all.
+
+        Raises:
+            _RefusedError: It may reach nothing.
+        """
+        found = self._rules.admit(scope["method"], scope["path"], headers)
+        if isinstance(found, Refusal):
+            raise _RefusedError(found.status, found.reason)
+        return found.project
 
     def has_room(self, taken: int, count: int) -> bool:
         """Tell whether a request that has *taken* so many bytes may take *count* more; a single one always may.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -10,8 +12,9 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from agentlightning.errors import AccessError, StoreError, UnknownIdError
-from agentlightning.server.access import TokenFile, new_token
+from agentlightning.server.access import AccessRules, TokenFile, new_token
 from agentlightning.server.forward.message import message_of
+from agentlightning.server.gate import Gate
 from agentlightning.server.launcher import LightningStoreServer, ServerOptions
 from agentlightning.store import LightningStoreClient, LightningStoreThreaded, SqliteLightningStore
 from agentlightning.testing.store_contract_spans import record_of
@@ -174,6 +177,33 @@ async def test_otlp_and_metrics_keep_to_the_project(served: LightningStoreServer
         assert (await http.get("/v1/rollouts/newest", headers={"x-agl-project": "b"})).status_code == 403
     own = await served.store.with_project("a").query_rollouts()
     assert [rollout.rollout_id for rollout in own] == ["ro-own"]
+
+
+async def test_a_token_taken_back_while_its_body_comes_opens_no_more(tmp_path: Path) -> None:
+    """A request that was let in for one project stays in it, also when its token is gone before its body is there."""
+    path = tmp_path / "tokens.json"
+    path.touch(0o600)
+    path.write_text(json.dumps([asdict(TOKEN)]))
+    file = TokenFile(path)
+    reached: list[object] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        _ = receive, send
+        reached.append(scope["agentlightning.project"])
+
+    async def receive() -> Any:
+        path.write_text("[]")
+        assert AccessRules("127.0.0.1", file).check("POST", "/v1/batches", headers) is not None
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    async def send(message: Any) -> None:
+        raise AssertionError(message)
+
+    headers = {"host": "localhost", "authorization": f"Bearer {TEXT}", "content-type": "application/json"}
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    scope = {"type": "http", "method": "POST", "path": "/v1/batches", "headers": raw}
+    await Gate(app, AccessRules("127.0.0.1", file))(scope, receive, send)
+    assert reached == ["a"]
 
 
 async def test_a_store_that_cannot_keep_projects_apart_takes_no_bound_token(

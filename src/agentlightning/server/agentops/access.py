@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from agentlightning import settings
-from agentlightning.server.access import AccessRules, Refusal, Token, TokenFile
+from agentlightning.server.access import AccessRules, Grant, Refusal, Token, TokenFile
 from agentlightning.server.agentops.signer import Claims
 
 if TYPE_CHECKING:
@@ -39,14 +39,15 @@ class AgentOpsRules(AccessRules):
         self._keys = keys
         self._require_auth = options.require_auth
 
-    def check(self, method: str, path: str, headers: Mapping[str, str]) -> Refusal | None:
-        """Return why a request is refused, or None; see ``AccessRules``."""
+    def admit(self, method: str, path: str, headers: Mapping[str, str]) -> Refusal | Grant:
+        """Return what a request may reach, or why it is refused; see ``AccessRules``."""
         if path.rstrip("/") in SIGN_IN_PATHS or path == "/":
-            return super().check(method, "/health", headers)  # whoever may ask whether it is alive
-        refusal = super().check(method, path, headers)
-        if refusal is None and self._require_auth and method == "POST" and self.claims(headers) is None:
-            return None if self._keys.file else Refusal(401, "a token of this server is needed: sign in")
-        return refusal
+            return super().admit(method, "/health", headers)  # whoever may ask whether it is alive
+        found = super().admit(method, path, headers)
+        needs_ours = self._require_auth and method == "POST" and self._keys.file is None
+        if isinstance(found, Grant) and needs_ours and self.claims(headers) is None:
+            return Refusal(401, "a token of this server is needed: sign in")
+        return found
 
     def claims(self, headers: Mapping[str, str]) -> Claims | None:
         """Return what the token of a request says, or None when there is none of ours or it was taken back."""

@@ -48,7 +48,7 @@ class AgentOpsState:
             AccessError: The token is bound, and the store cannot keep projects apart.
         """
         store = state_of(request).store
-        bound = self.rules.project_of(dict(request.headers))
+        bound: str | None = request.scope.get("agentlightning.project")  # as the gate found it, before the body came
         if bound is not None:
             return FencedStore(store, bound)
         project = self.project_of(request)
