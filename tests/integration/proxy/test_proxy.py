@@ -358,7 +358,17 @@ def test_a_resource_for_an_algorithm(store: LightningStore) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [[], "ftp://x", 5, [None], {"url": "http://x"}, {"endpoint": "http://x", "weight": -1}]
+    "given",
+    [
+        [],
+        "ftp://x",
+        "http://x:99999/v1",
+        "http://",
+        5,
+        [None],
+        {"url": "http://x"},
+        {"endpoint": "http://x", "weight": -1},
+    ],
 )
 def test_a_bad_backend_is_named(given: Any) -> None:
     """One sentence that says what a backend is."""

@@ -91,8 +91,9 @@ def test_answers_as_servers_write_them(answer: list[bytes]) -> None:
         [b"rubbish\r\n\r\n"],
         [b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n"],
         [b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"],
+        [b"HTTP/1.1 999 No\r\ncontent-length: 2\r\n\r\n{}"],
     ],
-    ids=["nothing", "no HTTP", "another protocol", "two lengths"],
+    ids=["nothing", "no HTTP", "another protocol", "two lengths", "no status"],
 )
 def test_what_is_no_answer_is_502(answer: list[bytes]) -> None:
     """The program is told that there was none, and so is the span."""
@@ -159,6 +160,43 @@ def test_a_request_that_is_not_sent_to_its_end_goes_nowhere() -> None:
             client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 99\r\n\r\n{}")
         httpx.post(f"{proxy.url}/chat/completions", json=ASKED)
         assert [request.body for request in server.requests] == [ASKED]
+
+
+def test_a_call_that_goes_wrong_has_a_span() -> None:
+    """A header that cannot be passed on ends the call with an error of ours, which the span says."""
+    with raw_server([b"HTTP/1.1 200 OK\r\nx(y: 1\r\ncontent-length: 2\r\n\r\n{}"]) as (url, _):
+        store = open_store("memory://")
+        with LLMProxy({"endpoint": url, "token_ids": False}, store=store) as proxy:
+            assert httpx.post(f"{proxy.url}/chat/completions", json=ASKED).status_code >= 500
+    (rollout,) = asyncio.run(store.query_rollouts())
+    (span,) = asyncio.run(store.query_spans(rollout.rollout_id))
+    assert span.status.status_code == "ERROR"
+
+
+def test_a_call_that_the_proxys_end_breaks_has_a_span(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy that stops does not wait for an answer for ever, and the span says why there is none."""
+    monkeypatch.setattr("agentlightning.server.launcher._STOP_TIMEOUT_S", 1)
+    store = open_store("memory://")
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        proxy = proxy_of(url)
+        proxy.store = store
+        proxy.start()
+
+        def ask() -> None:
+            with contextlib.suppress(httpx.HTTPError):
+                httpx.post(f"{proxy.url}/chat/completions", json=ASKED, timeout=30)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        client = stack.enter_context(listener.accept()[0])
+        assert client.recv(65_536)
+        proxy.stop()
+        asking.join(20)
+    (rollout,) = asyncio.run(store.query_rollouts())
+    (span,) = asyncio.run(store.query_spans(rollout.rollout_id))
+    assert span.status.description == "the proxy was stopped"
 
 
 def test_marks_of_question_and_answer_are_joined() -> None:

@@ -6,6 +6,7 @@ import itertools
 import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
 
 from agentlightning.errors import SettingError
 from agentlightning.types.resources import LLM
@@ -43,7 +44,7 @@ class Backend:
         Raises:
             SettingError: The endpoint is no URL, or the weight is negative.
         """
-        if not self.endpoint.startswith(("http://", "https://")):
+        if not _is_url(self.endpoint):
             msg = f"a backend is a URL such as http://127.0.0.1:8000/v1, not {self.endpoint!r}"
             raise SettingError(msg)
         if not self.weight >= 0:
@@ -55,6 +56,14 @@ class Backend:
         root = self.endpoint.rstrip("/")
         # Anthropic's clients add the version themselves, those of OpenAI do not.
         return (root.removesuffix("/v1") + "/v1" if self.anthropic else root) + path
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # no port, or no address
+        return False
 
 
 def backends_of(given: object) -> tuple[Backend, ...]:

@@ -140,6 +140,7 @@ class LLMProxy:
 
 def _serve(server: uvicorn.Server, relay: Relay, listener: Any) -> None:  # noqa: ANN401 - a socket
     async def run() -> None:
+        """Serve until the server is told to end, then close the connections to the backends."""
         await server.serve([listener])
         await relay.close()
 

@@ -115,6 +115,7 @@ class Relay:
         has_left = False
 
         def leave() -> None:  # nobody is there to take the answer: the backend may stop
+            """Cancel the call whose asker has left."""
             nonlocal has_left
             has_left = True
             if work is not None:
@@ -123,8 +124,11 @@ class Relay:
         request.connection.tell_when_lost(leave)
         try:
             await self._relay(request, call, send)
-        except asyncio.CancelledError:
-            if not has_left:
+        except BaseException as error:  # whatever it is: the span of a call that was sent is not lost with it
+            if not (has_left and isinstance(error, asyncio.CancelledError)):
+                if call is not None and not call.has_ended:
+                    is_stopped = isinstance(error, asyncio.CancelledError)
+                    self._end(call, "the proxy was stopped" if is_stopped else f"{type(error).__name__}: {error}")
                 raise
         finally:
             request.connection.tell_when_lost(None)
@@ -245,15 +249,20 @@ class Relay:
 
     async def _keep(self, call: RecordedCall, problem: str = "", *, gone: bool = False) -> None:
         """Write the span, and wait for it a while; the write goes on when nobody waits any more."""
-        loop = asyncio.get_running_loop()
-        written: asyncio.Future[None] = loop.create_future()
-        call.ended(problem, gone=gone)
-        self._sink.put(call, loop, written)
-        clock = loop.call_later(_DURABLE_S, resolve, written)
+        written = self._end(call, problem, gone=gone)
+        clock = asyncio.get_running_loop().call_later(_DURABLE_S, resolve, written)
         try:
             await written
         finally:
             clock.cancel()
+
+    def _end(self, call: RecordedCall, problem: str, *, gone: bool = False) -> asyncio.Future[None]:
+        """Give the span away; return what says that it is written."""
+        loop = asyncio.get_running_loop()
+        written: asyncio.Future[None] = loop.create_future()
+        call.ended(problem, gone=gone)
+        self._sink.put(call, loop, written)
+        return written
 
     async def close(self) -> None:
         """Close the connections to the backends."""

@@ -30,6 +30,7 @@ _MOST_WAITING_BYTES = 2**18
 _NOT_IN_A_HEAD: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _WITHOUT_BODY: Final = frozenset({204, 304})
 _FIRST_FINAL: Final = 200
+_LAST_STATUS: Final = 599
 
 
 class _Key(NamedTuple):
@@ -260,6 +261,9 @@ class _Connection(asyncio.Protocol):
         status = self._parser.get_status_code()
         if self.is_over or status < _FIRST_FINAL:
             return
+        if status > _LAST_STATUS:  # no server can pass it on
+            self._fail(f"what came is no HTTP: status {status}")
+            return
         self.status = status
         self.has_head = True
         self._may_stay = self._parser.should_keep_alive()
@@ -271,7 +275,7 @@ class _Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
-        if not self.is_over:
+        if self.has_head and not self.is_over:
             self.parts.append(body)
             self._size += len(body)
 
