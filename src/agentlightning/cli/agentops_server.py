@@ -109,6 +109,7 @@ def serve(port: int, options: AgentOpsServerOptions, ready_fd: int | None = None
 
 def _setter(ended: threading.Event) -> Callable[[int, object], None]:
     def handler(_number: int, _frame: object) -> None:
+        """Note the signal, whichever it is; the loop that waits ends the server."""
         ended.set()
 
     return handler

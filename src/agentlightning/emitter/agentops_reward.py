@@ -51,10 +51,12 @@ class _Outcome:
         self.error: BaseException | None = None
 
     def data(self, result: object) -> dict[str, object]:
+        """Keep *result* for the caller, and return the span's output: type, and value or None where it is no reward."""
         self.result = result
         return {"type": "reward", "value": self._value(result)}
 
     def get(self) -> object:
+        """Return what the function returned, or raise what it raised, the same object."""
         if self.error is not None:
             raise self.error
         return self.result
@@ -68,6 +70,7 @@ def call_sync(operation: SdkOperation, function: Callable[[], object], value: Va
     outcome = _Outcome(value)
 
     def run() -> dict[str, object]:
+        """Call the function within the SDK's span, and note what it came to."""
         outcome.has_run = True
         try:
             result = function()
@@ -90,6 +93,7 @@ async def call_async(operation: SdkOperation, function: Callable[[], Awaitable[o
     outcome = _Outcome(value)
 
     async def run() -> dict[str, object]:
+        """Await the function within the SDK's span, and note what it came to."""
         outcome.has_run = True
         try:
             result = await function()

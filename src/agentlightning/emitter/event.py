@@ -301,6 +301,7 @@ def _make(name: str, known: _Type, data: dict[str, object]) -> CustomEvent:
 
 def _plain_event(name: str, version: int) -> EventMaker:
     def make(data: dict[str, object]) -> CustomEvent:
+        """Return an event of this name and version with *data*, which is not checked."""
         event = CustomEvent(name, data)
         event.version = version
         return event

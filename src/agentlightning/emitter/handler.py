@@ -57,6 +57,7 @@ class _Handlers:
         self._is_hooked = False
 
     def add(self, event_type: str, handler: EventHandler) -> None:
+        """Call *handler* for each event of *event_type* from now on; raises TypeError for what cannot be called."""
         check_handler(handler)
         with self._changed:
             self._by_type[event_type] = (*self._by_type.get(event_type, ()), handler)
@@ -66,6 +67,7 @@ class _Handlers:
             atexit.register(self._at_exit)
 
     def remove(self, event_type: str, handler: EventHandler) -> None:
+        """Call *handler* no more for *event_type*; one that was never added changes nothing."""
         with self._changed:
             left = tuple(one for one in self._by_type.get(event_type, ()) if one != handler)
             self._by_type[event_type] = left
@@ -103,6 +105,7 @@ class _Handlers:
                     _call(handler, event)
 
     def finish(self, timeout_s: float) -> bool:
+        """Wait at most *timeout_s* seconds until no handler has work; False when it has, or in a handler itself."""
         deadline = time.monotonic() + timeout_s
         with self._changed:
             if threading.current_thread() is self._thread:

@@ -38,7 +38,10 @@ _RECEIVERS = ("self", "cls")
 
 
 @overload
-def operation(name: FnType, /) -> FnType: ...
+def operation(name: FnType, /) -> FnType:
+    """As ``@operation``."""
+
+
 @overload
 def operation(
     name: str | None = None,
@@ -49,7 +52,10 @@ def operation(
     attributes: Mapping[str, object] | None = None,
     record_input: bool = True,
     record_output: bool = True,
-) -> Operation: ...
+) -> Operation:
+    """As ``@operation(...)``, and as a block."""
+
+
 def operation(
     name: str | Callable[..., object] | None = None,
     /,
@@ -273,6 +279,7 @@ class Run(AbstractContextManager["Run"]):
 
 def _plain(plan: _Plan, fn: Callable[..., object]) -> Callable[..., object]:
     def run_plain(*args: object, **kwargs: object) -> object:
+        """Call the function in a span; its result and errors are its own."""
         with plan.start(args, kwargs) as run:
             result = fn(*args, **kwargs)
             run.set_output(result)
@@ -283,6 +290,7 @@ def _plain(plan: _Plan, fn: Callable[..., object]) -> Callable[..., object]:
 
 def _coroutine(plan: _Plan, fn: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
     async def run_async(*args: object, **kwargs: object) -> object:
+        """Await the function in a span; its result and errors are its own."""
         with plan.start(args, kwargs) as run:
             result = await fn(*args, **kwargs)
             run.set_output(result)
@@ -302,23 +310,29 @@ class _Items:
         self._count = 0
 
     def start(self) -> None:
+        """Begin the span, as the reader asks for the first item."""
         self._run = self._plan.start(*self._arguments)
 
     def current(self) -> AbstractContextManager[None]:
+        """Return a block in which the span is the current one; nothing happens in it before ``start``."""
         return contextlib.nullcontext() if self._run is None else self._run.current()
 
     def note_item(self, item: object) -> None:
+        """Count *item*, and keep the first ones where the output is recorded."""
         self._count += 1
         if self._plan.keeps_output and len(self._items) < _KEPT_ITEMS:
             self._items.append(item)
 
     def returned(self) -> None:
+        """End the span of a generator that came to its end."""
         self._end()
 
     def raised(self, error: BaseException) -> None:
+        """End the span with what the generator raised."""
         self._end(error)
 
     def close_early(self) -> None:
+        """End the span of a generator that was not read to its end."""
         self._end(closed_early=True)
 
     def _end(self, error: BaseException | None = None, *, closed_early: bool = False) -> None:
@@ -338,6 +352,7 @@ def _generator(
     plan: _Plan, fn: Callable[..., Generator[object, object, object]]
 ) -> Callable[..., Generator[object, object, object]]:
     def run_generator(*args: object, **kwargs: object) -> Generator[object, object, object]:
+        """Return the generator of the function with a span from its first item to its end."""
         return (yield from pass_on(fn(*args, **kwargs), _Items(plan, args, kwargs)))
 
     return run_generator
@@ -347,6 +362,7 @@ def _async_generator(
     plan: _Plan, fn: Callable[..., AsyncGenerator[object, object]]
 ) -> Callable[..., AsyncGenerator[object, object]]:
     async def run_async_generator(*args: object, **kwargs: object) -> AsyncGenerator[object, object]:
+        """Return the asynchronous generator of the function with a span from its first item to its end."""
         source, items = fn(*args, **kwargs), _Items(plan, args, kwargs)
         sent: object = None
         thrown: BaseException | None = None

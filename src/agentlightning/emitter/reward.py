@@ -145,6 +145,7 @@ def reward(fn: FnType) -> FnType:
     warned: list[bool] = []
 
     def read(result: object) -> float | None:
+        """Return the reward in *result*; None where there is none, which is said once for each function."""
         with guard("emitter.reward"):
             value = _result_value(result)
             if value is None and not warned:
@@ -154,6 +155,7 @@ def reward(fn: FnType) -> FnType:
         return None
 
     def note(span: _OpenReward, result: object) -> None:
+        """Write the reward in *result* on its span, if there is one."""
         value = read(result)
         if value is not None:
             span.set(value)
@@ -163,6 +165,7 @@ def reward(fn: FnType) -> FnType:
 
         @functools.wraps(fn)
         async def run_async(*args: object, **kwargs: object) -> object:
+            """Await the function with a reward span around it; its result and errors are its own."""
             operation = sdk_operation()
             if operation is not None:
                 return await call_async(operation, lambda: call(*args, **kwargs), read)
@@ -175,6 +178,7 @@ def reward(fn: FnType) -> FnType:
 
     @functools.wraps(fn)
     def run(*args: object, **kwargs: object) -> object:
+        """Call the function with a reward span around it; its result and errors are its own."""
         operation = sdk_operation()
         if operation is not None:
             return call_sync(operation, lambda: fn(*args, **kwargs), read)
@@ -202,6 +206,7 @@ class _OpenReward:
         return self
 
     def set(self, value: float) -> None:
+        """Write the reward on the span; nothing happens without a span."""
         if self._span is not None:
             self._span.set_attribute(semconv.REWARD, value)
 

@@ -35,15 +35,18 @@ class _Listeners:
         self._all: tuple[SpanListener, ...] = ()
 
     def add(self, listener: SpanListener) -> None:
+        """Tell *listener* of spans from now on; twice changes nothing. Thread-safe."""
         with self._lock:
             if listener not in self._all:
                 self._all = (*self._all, listener)
 
     def remove(self, listener: SpanListener) -> None:
+        """Tell *listener* of spans no more; one that was never added changes nothing. Thread-safe."""
         with self._lock:
             self._all = tuple(one for one in self._all if one != listener)
 
     def notify(self, span: SpanRecord) -> None:
+        """Tell every listener of *span*; what one raises is counted and keeps it from no other."""
         for listener in self._all:
             with guard("listener"):
                 listener(span)

@@ -113,6 +113,7 @@ class _Table:
         self.changed = threading.Condition()
 
     def settle(self, span_ids: Iterable[int], outcome: Outcome) -> None:
+        """Give the receipts of *span_ids* their *outcome* and wake whoever waits; ids without one are passed by."""
         found = False
         for span_id in span_ids:
             reference = _receipts.get(span_id)

@@ -153,6 +153,7 @@ class _Lowering:
 
     @property
     def is_on(self) -> bool:
+        """Whether fewer spans than usual are kept."""
         return self.factor < 1.0
 
 

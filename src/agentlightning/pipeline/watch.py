@@ -76,11 +76,13 @@ class _Listeners:
         self.all: tuple[Callable[[ResourceAlert], object], ...] = ()
 
     def add(self, listener: Callable[[ResourceAlert], object]) -> None:
+        """Call *listener* with alerts from now on; twice changes nothing. Thread-safe."""
         with self._lock:
             if listener not in self.all:
                 self.all = (*self.all, listener)
 
     def remove(self, listener: Callable[[ResourceAlert], object]) -> None:
+        """Call *listener* no more; one that was never added changes nothing. Thread-safe."""
         with self._lock:
             self.all = tuple(one for one in self.all if one != listener)
 

@@ -122,6 +122,7 @@ class ManagedClient:
         os.environ.update(variables)
 
         def undo() -> None:
+            """Put the variables back that still have the values given here."""
             for name, value in before.items():
                 if os.environ.get(name) != variables[name]:
                     continue  # the program has changed it since
@@ -141,6 +142,7 @@ class ManagedClient:
         of_metrics = (metrics._METER_PROVIDER, metrics._METER_PROVIDER_SET_ONCE._done)  # noqa: SLF001 - no public way back
 
         def undo() -> None:
+            """Put ``print``, ``__import__`` and the providers back."""
             builtins.print, builtins.__import__ = show, load
             traces._TRACER_PROVIDER, traces._TRACER_PROVIDER_SET_ONCE._done = of_traces  # noqa: SLF001 - see above
             metrics._METER_PROVIDER, metrics._METER_PROVIDER_SET_ONCE._done = of_metrics  # noqa: SLF001 - see above
@@ -160,6 +162,8 @@ def _parts_of_ours() -> Generator[None]:
     if isinstance(own, LightningTracerProvider):
 
         class RolloutProvider(original):
+            """The SDK's provider with our ids of traces and our limits."""
+
             def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - of OpenTelemetry
                 limits = SpanLimits(max_span_attributes=MAX_ATTRIBUTES, max_events=MAX_ATTRIBUTES)
                 original.__init__(self, *args, **{"id_generator": own.id_generator, "span_limits": limits, **kwargs})

@@ -28,6 +28,7 @@ class Runtime:
 
     @app.setter
     def app(self, value: str) -> None:
+        """Set the name; raises ValueError for a second, different one. Thread-safe."""
         with self._lock:
             self._app = _once("app", self._app, value)
 
@@ -42,6 +43,7 @@ class Runtime:
 
     @biz_id.setter
     def biz_id(self, value: str) -> None:
+        """Set the name; raises ValueError for a second, different one. Thread-safe."""
         with self._lock:
             self._biz_id = _once("biz_id", self._biz_id, value)
 

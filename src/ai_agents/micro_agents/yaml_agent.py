@@ -118,6 +118,7 @@ class YamlAgentFactory:
         agent = YamlMicroAgent(read, model)
 
         def ask(query: str) -> str:
+            """Return the answer of the agent to *query*; models see the description in its place."""
             return str(agent.run(query))
 
         ask.__name__ = ask.__qualname__ = name

@@ -29,7 +29,9 @@ _TITLE = 200
 
 
 class _Agent(Protocol):
-    def run(self, *args: object, **kwargs: object) -> object: ...
+    def run(self, *args: object, **kwargs: object) -> object:
+        """Do a task and return its result, or its steps one by one where it streams."""
+        ...
 
 
 class TelemetryInstrumentedAgent:

@@ -57,6 +57,7 @@ class CodeWatch:
         """
 
         def look() -> None:
+            """Find the changes out and hand them on, if they can be found out."""
             changes = self.finish()
             if changes is not None:
                 apply(changes)

@@ -185,6 +185,7 @@ class SafeOperation:
     def _plain(self, function: Callable[P, T]) -> Callable[P, T | None]:
         @functools.wraps(function)
         def wrapper(*args: P.args, **kwargs: P.kwargs) -> T | None:
+            """Return what the function returns, None where it failed."""
             with self:
                 return function(*args, **kwargs)
             return None
@@ -194,6 +195,7 @@ class SafeOperation:
     def _coroutine(self, function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T | None]]:
         @functools.wraps(function)
         async def wrapper(*args: P.args, **kwargs: P.kwargs) -> T | None:
+            """Return what the function returns when awaited, None where it failed."""
             with self:
                 return await function(*args, **kwargs)
             return None
@@ -203,6 +205,7 @@ class SafeOperation:
     def _generator(self, function: Callable[P, Generator[T, object, D]]) -> Callable[P, Generator[T, object, D | None]]:
         @functools.wraps(function)
         def wrapper(*args: P.args, **kwargs: P.kwargs) -> Generator[T, object, D | None]:
+            """Yield what the function yields; an error ends it, with None as its result."""
             with self:
                 return (yield from function(*args, **kwargs))
             return None
@@ -212,6 +215,7 @@ class SafeOperation:
     def _async_generator(self, function: Callable[P, AsyncGenerator[T]]) -> Callable[P, AsyncGenerator[T]]:
         @functools.wraps(function)
         async def wrapper(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[T]:
+            """Yield what the function yields; an error ends it."""
             with self:
                 async with contextlib.aclosing(function(*args, **kwargs)) as items:
                     async for item in items:
@@ -236,6 +240,7 @@ def safe_storage_operation(operation_name: str = "storage") -> Callable[[Callabl
     """Return a decorator; a call that fails is counted as a storage error and returns False."""
 
     def failed(error: Exception, _: tuple[object, ...]) -> bool:
+        """Count a storage error and return False."""
         get_error_handler().handle_storage_error(error, operation_name)
         return False
 
@@ -248,6 +253,7 @@ def safe_instrumentation(
     """Return a decorator; a call that fails disables *component* and returns its second argument, else its first."""
 
     def failed(error: Exception, args: tuple[object, ...]) -> object:
+        """Disable the component and return the second argument, else the first, else None."""
         get_error_handler().handle_instrumentation_error(error, component)
         return args[1] if len(args) > 1 else args[0] if args else None
 
@@ -258,14 +264,17 @@ def with_fallback_data(fallback_value: D) -> Callable[[Callable[P, T]], Callable
     """Return a decorator; a call that fails or returns None returns *fallback_value* instead."""
 
     def failed(error: Exception, _: tuple[object, ...]) -> D:
+        """Count a collection error and return the fallback."""
         get_error_handler().handle_collection_error(error, "fallback")
         return fallback_value
 
     def decorate(function: Callable[P, T]) -> Callable[P, T | D]:
+        """Return *function* with the fallback in the place of errors and of None."""
         safe = _decorator(failed)(function)
 
         @functools.wraps(function)
         def wrapper(*args: P.args, **kwargs: P.kwargs) -> T | D:
+            """Return what the function returns, the fallback for an error or None."""
             result = safe(*args, **kwargs)
             return fallback_value if result is None else result
 
@@ -315,8 +324,11 @@ def _decorator(
     failed: Callable[[Exception, tuple[object, ...]], D],
 ) -> Callable[[Callable[P, T]], Callable[P, T | D]]:
     def decorate(function: Callable[P, T]) -> Callable[P, T | D]:
+        """Return *function* with *failed* called for each ``Exception`` of its own."""
+
         @functools.wraps(function)
         def wrapper(*args: P.args, **kwargs: P.kwargs) -> T | D:
+            """Return what the function returns, or what *failed* returns in its place."""
             try:
                 return function(*args, **kwargs)
             except Exception as error:  # noqa: BLE001 - to swallow errors is what these decorators are for

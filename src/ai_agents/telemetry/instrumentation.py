@@ -125,6 +125,7 @@ class _Method:
 
         @functools.wraps(original)
         def wrapper(model: object, *args: object, **kwargs: object) -> object:
+            """Call the method of the model, and have its call recorded where somebody wants it; errors are its own."""
             watchers = [one for one in self.watchers if one.is_wanted_for(model)]
             if not watchers or _inside.get() is model:
                 return original(model, *args, **kwargs)

@@ -110,6 +110,7 @@ def _public(environment: EnvironmentInfo, cleaner: _Cleaner) -> EnvironmentInfo:
     home = os.environ.get("HOME") or str(Path.home())
 
     def clean(text: str) -> str:
+        """Return *text* without secrets, and with ``~`` for the home folder."""
         text = cleaner.text(text)
         return text.replace(home, "~") if len(home) > 1 else text
 

@@ -59,6 +59,7 @@ class ProjectFiles:
         glob = any(sign in wanted for sign in "*?[")
 
         def fits(name: str) -> bool:
+            """Tell whether *name* has the pattern in it, or fits it, whole or by its last part; case does not count."""
             lower = name.lower()
             if not glob:
                 return wanted in lower

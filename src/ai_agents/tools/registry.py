@@ -120,6 +120,7 @@ def _make(tool_name: str, spec: _Spec, function: Callable[..., str]) -> Tool:
     parent: type = load_smolagents().Tool
 
     def forward(self: object, *args: object, **kwargs: object) -> str:
+        """Return the text that the function returns for these arguments; its errors are its own."""
         del self
         return function(*args, **kwargs)
 

@@ -45,6 +45,7 @@ def span_with(tracer: Tracer, attributes: dict[str, str | float]) -> Callable[[]
     """Return an operation that makes one span with *attributes* given at its start."""
 
     def operation() -> None:
+        """Start one span and end it at once."""
         tracer.start_span("work", attributes=attributes).end()
 
     return operation

@@ -53,6 +53,7 @@ def default_compile() -> Callable[[str], Pattern]:
     module = cast("Any", re2)
 
     def compile_with_re2(pattern: str) -> Pattern:
+        """Compile *pattern* with RE2; raises RE2's error for one that it does not know."""
         return module.compile(pattern.encode())
 
     return compile_with_re2

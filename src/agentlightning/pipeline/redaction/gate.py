@@ -111,6 +111,7 @@ class HyperscanGate(Generic[T]):
         found: list[tuple[int, int]] = []
 
         def note(number: int, _start: int, end: int, _flags: int, _context: object) -> None:
+            """Keep where a word ends, and its number; Hyperscan goes on, as this returns None."""
             found.append((end, number))
 
         for base, piece, first in _pieces(lower, self._overlap):

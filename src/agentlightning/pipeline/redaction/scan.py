@@ -71,6 +71,7 @@ class _Compiled:
 
     @property
     def pattern(self) -> Pattern:
+        """The rule's pattern, compiled when it is first asked for."""
         if self._pattern is None:
             self._pattern = self._compile(self.rule.pattern or f"({self.rule.value})")
         return self._pattern

@@ -110,6 +110,7 @@ def _serve(job: ServerJob, listener: socket.socket, ready: Connection) -> None:
             open_things.enter_context(upload)
 
         def answer() -> None:
+            """Tell the parent that the server listens; a parent that is gone is passed by."""
             with contextlib.suppress(OSError):
                 ready.send(None)
             ready.close()

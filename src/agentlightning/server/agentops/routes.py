@@ -101,6 +101,7 @@ async def export_traces(request: Request) -> Response:
     resources: dict[int, tuple[ResourceRecord, ResourceRecord]] = {}
 
     def adjust(record: SpanRecord) -> None:
+        """Give a span the resource that names the project of whoever sends it."""
         record.resource = _with_project(record.resource, store.project, resources)
 
     try:
