@@ -13,7 +13,7 @@ from agentlightning import open_store
 from agentlightning._internal.ids import implicit_ids
 from agentlightning.server.access import TokenFile, new_token
 from agentlightning.server.proxy import LLMProxy
-from agentlightning.store import SqliteLightningStore
+from agentlightning.store import LightningStoreClient, SqliteLightningStore
 from agentlightning.testing import ModelServer
 from agentlightning.testing.store_contract_spans import record_of
 from agentlightning.types.record import WriteBatch
@@ -109,6 +109,22 @@ def test_a_token_of_another_project_than_the_stores_is_refused() -> None:
         headers = {"authorization": f"Bearer {token}"}
         assert httpx.post(f"{proxy.url}/chat/completions", json=ASKED, headers=headers).status_code == 403
         assert not server.requests
+
+
+def test_what_is_the_stores_goes_to_the_store() -> None:
+    """A client of the store writes its batches through the proxy; a path that only begins like a model's is none."""
+    with ModelServer() as server, LLMProxy(server.url, store=open_store("memory://")) as proxy:
+        root = proxy.url.removesuffix("/v1")
+        client = LightningStoreClient(root)
+        made = asyncio.run(client.start_rollout("task"))
+        ids = made.rollout_id, made.attempt.attempt_id
+        assert client.write_batch(WriteBatch(spans=[record_of(*ids, 1)], project=client.project)).stored == 1
+        assert len(asyncio.run(client.query_spans(made.rollout_id))) == 1
+        client.close()
+        assert httpx.get(f"{proxy.url}/models-of-mine").status_code == 404
+        assert not server.requests
+        httpx.post(f"{proxy.url}/batches", json={"input_file_id": "file-1"})
+        assert [request.path for request in server.requests] == ["/v1/batches"]
 
 
 def test_calls_without_ids_go_to_the_project_of_the_store(tmp_path: Path) -> None:

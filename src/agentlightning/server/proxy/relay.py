@@ -30,12 +30,14 @@ if TYPE_CHECKING:
     from agentlightning.server.proxy.backend import Backend, Pool
     from agentlightning.server.proxy.sink import SpanSink
 
-_PATH = re.compile(r"(?:/rollout/([^/]{1,200})/attempt/([^/]{1,200}))(?:/v1)?(/.*)|/v1(/.*)")
 _OWN = (
     "chat/completions", "completions", "responses", "embeddings", "messages", "complete", "models", "audio", "images",
     "files", "batches", "moderations", "fine_tuning", "vector_stores", "assistants", "threads",
 )  # fmt: skip
 """First parts of paths that are a model server's; all others without a rollout are the store's."""
+_PATH = re.compile(rf"/rollout/([^/]{{1,200}})/attempt/([^/]{{1,200}})(?:/v1)?(/.*)|/v1(/(?:{'|'.join(_OWN)})(?:/.*)?)")
+_BATCHES = "/batches"
+"""Of both: a batch of spans has the store's content type."""
 _HOP = frozenset(
     (b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te",
      b"trailer", b"transfer-encoding", b"upgrade", b"host", b"content-length", b"accept-encoding")
@@ -72,10 +74,13 @@ class Relay:
         """Serve one request."""
         # The path as it was sent: what is escaped in it stays so.
         match = _PATH.fullmatch(scope["raw_path"].decode("latin-1")) if scope["type"] == "http" else None
-        if match is None or (match[4] is not None and not match[4][1:].startswith(_OWN)):
+        if match is None:
             await self._behind(scope, receive, send)
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        if match[4] == _BATCHES and headers.get("content-type", "").partition(";")[0].lower() == wire.MSGPACK:
+            await self._behind(scope, receive, send)
+            return
         refusal = self._rules.check(scope["method"], scope["path"], headers)
         if refusal is not None:
             await _reply(send, refusal.status, refusal.reason, "refused")
