@@ -35,6 +35,8 @@ _CONTENT_TYPES = frozenset({wire.JSON, wire.MSGPACK, wire.PROTOBUF})
 _LARGE_BYTES, _LARGE_AT_ONCE = 2**18, 2
 """Requests that write with a body of this size or more, and how many of them are read and written at once: one is
 decoded while the other waits for the disk."""
+_MOST_MEMBERS = 1000
+"""Members of one gzip body: each costs a copy of what comes after it, and who writes in blocks has some hundred."""
 _GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
 
 
@@ -221,6 +223,7 @@ class _Inflate:
         self._encoding = encoding
         self._stream = None if encoding == "identity" else zlib.decompressobj(_GZIP if encoding == "gzip" else _ZLIB)
         self._began = False
+        self._members = 1
 
     def feed(self, part: bytes) -> bool:
         """Take a part; return False when the bound is passed."""
@@ -240,6 +243,9 @@ class _Inflate:
                 return False
             part = self._stream.unconsumed_tail or self._stream.unused_data
             if self._stream.eof and part:
+                self._members += 1
+                if self._members > _MOST_MEMBERS:
+                    raise _RefusedError(400, f"the body has more than {_MOST_MEMBERS} members of {self._encoding}")
                 self._stream = zlib.decompressobj(_GZIP if self._encoding == "gzip" else _ZLIB)
         return True
 

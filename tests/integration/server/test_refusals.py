@@ -7,6 +7,7 @@ import gzip
 import json
 import random
 import socket
+import time
 import zlib
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -18,7 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from agentlightning.errors import QueryTimeoutError, SettingError
 from agentlightning.server.access import AccessRules, TokenFile, new_token
-from agentlightning.server.gate import GateLimits
+from agentlightning.server.gate import Gate, GateLimits
 from agentlightning.server.launcher import LightningStoreServer, ServerOptions, run_server
 from agentlightning.store import InMemoryLightningStore, LightningStoreClient, SqliteLightningStore, wire
 from agentlightning.types.query import RolloutFilter
@@ -144,6 +145,29 @@ def test_bombs_and_large_bodies_stop_at_the_limit(http: httpx.Client) -> None:
     with contextlib.suppress(httpx.TransportError):
         assert http.post("/v1/traces", content=endless(), headers=PROTOBUF).status_code == 413
     assert http.get("/health").status_code == 200
+
+
+async def test_a_body_of_many_empty_members_costs_little() -> None:
+    """A body of 100,000 empty gzip members, each of which would copy the rest, is refused at once."""
+    sent: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError(scope, receive, send)
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": gzip.compress(b"") * 100_000, "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = {"host": "localhost", "content-type": wire.PROTOBUF, "content-encoding": "gzip"}
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    scope = {"type": "http", "method": "POST", "path": "/v1/traces", "headers": raw}
+    began = time.thread_time()
+    await Gate(app, AccessRules("127.0.0.1"))(scope, receive, send)
+    assert time.thread_time() - began < 2
+    assert sent[0]["status"] == 400
+    assert "1000 members" in json.loads(sent[1]["body"])["message"]
 
 
 @pytest.mark.parametrize("path", ["/v1/traces", "/v1/batches", "/v1/spans", "/v1/rollouts/start", "/v1/rollouts/query"])
