@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from html.parser import HTMLParser
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agentlightning.server.agentops import trace
 from agentlightning.server.agentops.public import nested
 from agentlightning.testing.agentops import HOSTILE_TEXTS, Server, hostile_session, otlp, session
+from agentlightning.view import tree
 
 if TYPE_CHECKING:
     import httpx
@@ -64,6 +67,23 @@ def test_public_api(filled: Server) -> None:
     refused = filled.client.get("/public/v1/project")
     assert refused.status_code == 400
     assert "bearer" in refused.json()["error"]
+
+
+@pytest.mark.parametrize("path", ["/v4/traces/list/default", "/v4/metrics/project/default"])
+def test_a_list_builds_each_tree_once_and_not_on_the_loop(
+    filled: Server, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trees of many traces hold up no other request, and cost once what they cost."""
+    made: list[bool] = []
+
+    def build(*given: Any, **named: Any) -> Any:
+        """Note whether this is the thread of an event loop."""
+        made.append(asyncio._get_running_loop() is not None)
+        return tree.build(*given, **named)
+
+    monkeypatch.setattr(trace, "build", build)
+    assert filled.client.get(path).status_code == 200
+    assert made == [False, False]
 
 
 def test_dashboard(filled: Server) -> None:

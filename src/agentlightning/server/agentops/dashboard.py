@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request
@@ -12,6 +13,7 @@ from agentlightning.server.agentops.session import trace_id_of
 from agentlightning.server.agentops.state import agentops_of
 from agentlightning.server.agentops.trace import (
     Trace,
+    build_views,
     find_trace,
     iso,
     logs_of,
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agentlightning.store.base import LightningStore
+    from agentlightning.types.query import SpanRow
+    from agentlightning.types.tracer import Span
 
 router = APIRouter(prefix="/v4", tags=["agentops dashboard"])
 
@@ -71,14 +75,16 @@ async def list_traces(request: Request, project_id: str) -> JSONResponse:
     except ValueError:
         return JSONResponse({"error": "limit and offset are whole numbers"}, 400)
     traces = await traces_of(store, _LOOKED_AT, 0)
+    await build_views(traces)
     items = [(await _item(store, trace), trace) for trace in traces]
     fitting = [pair for pair in items if selection.wants(pair[0])]
     fitting.sort(key=lambda pair: pair[0][selection.order], reverse=selection.descending)
+    metrics = await asyncio.to_thread(metrics_of, [trace for _, trace in fitting])
     page = fitting[selection.offset : selection.offset + selection.limit]
     return JSONResponse(
         {
             "traces": [item for item, _ in page],
-            "metrics": metrics_of([trace for _, trace in fitting]),
+            "metrics": metrics,
             "total": len(fitting),
             "limit": selection.limit,
             "offset": selection.offset,
@@ -93,15 +99,9 @@ async def get_trace(request: Request, trace_id: str) -> JSONResponse:
     trace = await find_trace(store, trace_id)
     if trace is None:
         return JSONResponse({"error": "Trace not found"}, 404)
-    spans = [
-        {
-            **span_head(span, row),
-            "span_attributes": nested(span.attributes),
-            "resource_attributes": nested(span.resource.attributes),
-            "events": [{"name": event.name, "attributes": event.attributes} for event in span.events],
-        }
-        for span, row in zip(await spans_of(store, trace), trace.rows, strict=False)
-    ]
+    await build_views([trace])
+    found = await spans_of(store, trace)
+    spans = await asyncio.to_thread(lambda: [_detail(*pair) for pair in zip(found, trace.rows, strict=False)])
     head = {
         "trace_id": trace_id,
         "project_id": store.project,
@@ -118,7 +118,8 @@ async def get_project_metrics(request: Request, project_id: str) -> JSONResponse
     store = _store(request, project_id)
     if store is None:
         return _unknown_project()
-    return JSONResponse({"project_id": project_id, **metrics_of(await traces_of(store, _LOOKED_AT, 0))})
+    traces = await traces_of(store, _LOOKED_AT, 0)
+    return JSONResponse({"project_id": project_id, **await asyncio.to_thread(metrics_of, traces)})
 
 
 @router.get("/logs/{trace_id}")
@@ -146,6 +147,15 @@ async def _item(store: LightningStore, trace: Trace) -> dict[str, Any]:
         "error_count": len(trace.errors),
         "tags": await tags_of_trace(store, trace),
         "total_cost": float(totals.cost),
+    }
+
+
+def _detail(span: Span, row: SpanRow) -> dict[str, Any]:
+    return {
+        **span_head(span, row),
+        "span_attributes": nested(span.attributes),
+        "resource_attributes": nested(span.resource.attributes),
+        "events": [{"name": event.name, "attributes": event.attributes} for event in span.events],
     }
 
 

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from agentlightning.server.agentops.session import trace_id_of
 from agentlightning.server.agentops.state import agentops_of
-from agentlightning.server.agentops.trace import Trace, find_trace, logs_of, tags_of_trace, traces_of
+from agentlightning.server.agentops.trace import Trace, build_views, find_trace, logs_of, tags_of_trace, traces_of
 
 if TYPE_CHECKING:
     import jinja2
@@ -83,6 +83,7 @@ async def _listing(store: LightningStore, offset: int) -> Response:
 
 
 async def _session(store: LightningStore, trace: Trace) -> Response:
+    await build_views([trace])
     totals = trace.totals()
     logs = await logs_of(store, trace)
     spans, failed = _outline(trace), trace.errors
@@ -130,7 +131,7 @@ def _outline(trace: Trace) -> list[dict[str, Any]]:
             "took": "" if row.end_ns is None else _duration(row.end_ns - row.start_ns),
             "status": "" if row.status_code == "UNSET" else row.status_code,
         }
-        for node in trace.view().walk()
+        for node in trace.view.walk()
         if (row := node.row) is not None
     ]
 

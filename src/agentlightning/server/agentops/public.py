@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse
 
 from agentlightning.server.agentops.state import agentops_of
-from agentlightning.server.agentops.trace import Trace, find_trace, iso, spans_of, tags_of_trace, trace_of
+from agentlightning.server.agentops.trace import Trace, build_views, find_trace, iso, spans_of, tags_of_trace, trace_of
 from agentlightning.view.tree import Totals
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ async def get_trace_metrics(request: Request, trace_id: str) -> JSONResponse:
         trace = await _trace(_store(request), trace_id)
     except _RefusedError as error:
         return error.reply()
+    await build_views([trace])
     return JSONResponse(metrics_of([trace]))
 
 
@@ -202,7 +203,7 @@ def _cost_figures(*traces: Trace) -> dict[str, str]:
 
 def _output_cost(trace: Trace) -> Any:  # noqa: ANN401 - a Decimal, whose sum begins with one
     total = Totals().cost
-    for node in trace.view().walk():
+    for node in trace.view.walk():
         price = node.price
         if node.counted and price is not None and price.usd is not None:
             total += sum((part.usd for part in price.amounts if part.token_class in _OUTPUT), start=Totals().cost)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from agentlightning.semconv import SpanAttributeNames, SpanNames
 from agentlightning.server.agentops.session import LOG_MARK, METADATA_KEY, tags_of
 from agentlightning.view.tree import Totals, build
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from agentlightning.store.base import LightningStore
     from agentlightning.types.core import Rollout
@@ -21,7 +24,8 @@ if TYPE_CHECKING:
 _NS = 1_000_000_000
 
 
-class Trace(NamedTuple):
+@dataclass(frozen=True)
+class Trace:
     """One trace of a project."""
 
     trace_id: str
@@ -30,7 +34,7 @@ class Trace(NamedTuple):
     """Its spans in the order of the store, those of logs left out."""
     logs: list[SpanRow]
 
-    @property
+    @cached_property
     def root(self) -> SpanRow | None:
         """The span without a parent that began first, or where all have one the first of them."""
         rows = sorted(self.rows, key=lambda row: row.start_ns)
@@ -61,15 +65,21 @@ class Trace(NamedTuple):
         noted: dict[str, Any] = (self.rollout.metadata or {}).get(METADATA_KEY) or {}
         return noted.get(field)
 
+    @cached_property
     def view(self) -> RolloutView:
-        """Return the tree of the trace."""
+        """The tree of the trace, with its prices: milliseconds for some hundred spans, see ``build_views``."""
         from agentlightning.view.cost import price  # noqa: PLC0415 - prices take memory that an idle server spares
 
         return build(self.rows, price=price)
 
     def totals(self) -> Totals:
         """Return tokens, cost and errors."""
-        return self.view().root.totals if self.rows else Totals()
+        return self.view.root.totals if self.rows else Totals()
+
+
+async def build_views(traces: Iterable[Trace]) -> None:
+    """Build the trees of traces on a helper thread; a server that did it on its loop would hold up all the others."""
+    await asyncio.to_thread(lambda: [trace.view for trace in traces])
 
 
 async def find_trace(store: LightningStore, trace_id: str) -> Trace | None:
