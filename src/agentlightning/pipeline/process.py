@@ -44,6 +44,9 @@ _OWN_THREADS = 2
 
 _SIGTERM_FLUSH_S = 1.0
 
+_SIGNAL_LOCK_S = 0.1
+"""Longest wait of a signal handler for a lock: the thread that holds it may wait for the interrupted one."""
+
 _MOST_LATE_ATTEMPTS = 10_000
 """Ended attempts whose stores are known for spans that end even later."""
 
@@ -124,8 +127,8 @@ class Pipeline:
         """Flush for the end of the process; later spans are flushed one by one, all within one ``flush_timeout_s``."""
         self._exit_deadline = time.monotonic() + settings.get(settings.FLUSH_TIMEOUT_S)
         if self.ledger.account().produced or self.queue.waiting():
-            self.worker.let_go()
             self.finish(settings.get(settings.FLUSH_TIMEOUT_S))
+            self.worker.let_go(_RESCUE_WAIT_S)  # not before: what keeps a trace may still have been in the queue
         account = self.ledger.account()
         if account.waiting == 0 and account.total_lost == 0 and not os.environ.get("AGL_LEDGER"):
             self.ledger.remove()
@@ -364,7 +367,9 @@ def _flush_from_signal(pipeline: Pipeline) -> None:
     pipeline.queue.wake.set()
     while time.monotonic() < deadline:
         account = pipeline.ledger.account()
-        if account.waiting <= account.spilled:
-            return
+        if account.waiting - account.spilled <= pipeline.worker.held():
+            break
         time.sleep(0.005)
-    pipeline.worker.rescue(0.0)
+    else:
+        pipeline.worker.rescue(0.0)
+    pipeline.worker.let_go(_SIGNAL_LOCK_S)

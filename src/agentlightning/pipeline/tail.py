@@ -57,6 +57,7 @@ class Tail:
         self._decided: OrderedDict[str, bool] = OrderedDict()
         self.bytes = 0
         """Estimate of the heap that the held spans take."""
+        self._is_open = True
 
     def admit(self, record: SpanRecord, size: int, rules: TailRules | None, *, unsampled: bool) -> list[SpanRecord]:
         """Take an ended span whose texts have *size* bytes and return what is to be written now, in order."""
@@ -69,7 +70,7 @@ class Tail:
             return [*self._release(trace_id), record, self._mark(record, reason)]
         if not unsampled:
             return [record]
-        if decided is False or rules is None:
+        if decided is False or rules is None or not self._is_open:
             self._let_go([record])
             return []
         self._hold(record, size)
@@ -111,9 +112,14 @@ class Tail:
         while self.bytes > max_bytes and self._held:
             self._drop(next(iter(self._held)))
 
+    def close(self) -> None:
+        """Let go what is held, and from now on at once what would have to be."""
+        self._is_open = False
+        self.shrink(-1)
+
     def waiting(self) -> int:
-        """Return how many spans are held."""
-        return sum(len(trace.records) for trace in self._held.values())
+        """Return how many spans are held; from any thread."""
+        return sum(len(trace.records) for trace in list(self._held.values()))
 
     def _release(self, trace_id: str) -> list[SpanRecord]:
         self._decide(trace_id, keep=True)

@@ -69,6 +69,7 @@ class _Beginning(Wake):
         self._begin = begin
 
     def set(self) -> None:
+        """Begin, instead of waking a thread that is not there yet."""
         self._begin()
 
 
@@ -158,6 +159,7 @@ class Worker:
         plain, self._queue.sleeping = self._queue.wake, True
 
         def begin() -> None:
+            """Put the queue's own event back and start the threads, at the first span of the child."""
             self._queue.wake, self._queue.sleeping = plain, False
             self.start()
 
@@ -279,10 +281,20 @@ class Worker:
         for batch in self._intake.batches(items, self._taken_ns):
             self._hand_on(batch, relieve=relieve)
 
-    def let_go(self) -> None:
-        """At the end of the process: no tail rule will keep what is held any more."""
-        with self._order:
-            self._tail.shrink(-1)
+    def held(self) -> int:
+        """Return how many spans wait for a tail rule."""
+        return self._tail.waiting()
+
+    def let_go(self, timeout_s: float) -> None:
+        """At the end of the process, after everything else: no tail rule will keep what is held, nor what comes later.
+
+        It waits up to *timeout_s* seconds for the threads to finish their conversion.
+        """
+        if self._order.acquire(timeout=timeout_s):
+            try:
+                self._tail.close()
+            finally:
+                self._order.release()
 
     def _hand_on(self, batch: WriteBatch, *, relieve: bool) -> None:
         try:

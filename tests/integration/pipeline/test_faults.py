@@ -208,7 +208,7 @@ def test_a_step_of_sampling_and_spilling_that_fails_is_counted(
     tracer.start_span("after").end()
     until = time.monotonic() + 10
     while (account := account_at_rest()).waiting and time.monotonic() < until:
-        process.get_pipeline().worker.let_go()
+        process.get_pipeline().worker.let_go(1)
     assert account.waiting == 0
     assert account.produced == account.stored + account.duplicate + account.total_lost
     assert "after" in stored(isolated)

@@ -249,7 +249,7 @@ def test_a_tail_rule_keeps_the_whole_trace(tracer: Tracer, isolated: Path, rule:
     assert [names.count(name) for name in ("root", "before", "middle", "after")] == [2, 2, 2, 2]
     assert names.count(semconv.SAMPLING) == 2
     assert {probability for _, probability, _ in found} == {None}
-    process.get_pipeline().worker.let_go()
+    process.get_pipeline().worker.let_go(1)
     account = process.account()
     assert account.lost == {"sampled": 72}
     assert account.waiting == 0
