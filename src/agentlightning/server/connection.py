@@ -18,7 +18,10 @@ CONNECTION = "agentlightning.connection"
 """Where the scope of a request has the connection that it came over."""
 MOST_HEAD_BYTES = 2**16
 """Longest head of a request, to within what is read at once; also what may come between the parts of its body."""
-_OFFER = re.compile(rb"\r\nupgrade:[^\r\n]*", re.IGNORECASE)
+_OFFER = re.compile(rb"\r\nupgrade:[^\r\n]*(?=\r\n[^ \t])", re.IGNORECASE)
+"""A whole line, which the next one does not continue: what would be left of a part would belong to another header."""
+_END_BYTES = 4
+_BEFORE_END = _END_BYTES - 1
 _MOST_FRAMING = 16
 """Bytes that may come for each byte of a body: one that is sent in chunks of a byte takes six."""
 
@@ -33,6 +36,9 @@ class PatientProtocol(HttpToolsProtocol):
     _clock: asyncio.TimerHandle | None = None
     _when_lost: Callable[[], None] | None = None
     _in_head = False
+    _in_body = False
+    _tail = b""
+    """The last bytes that came: what ends a head may come in two reads."""
     _other_bytes = 0
     """What came since the request began and is not of its body."""
     _body_bytes = 0
@@ -47,10 +53,11 @@ class PatientProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Take *data*; the clock runs as long as it ends in the middle of a head."""
         self._other_bytes += len(data)
-        if not self.cycle or self.cycle.response_complete:
+        if not self._in_head and not self._in_body and (not self.cycle or self.cycle.response_complete):
             self._in_head = True  # until the parser has seen the end of one: an empty line before it is no request
+        tail, self._tail = self._tail, (self._tail + data[-_BEFORE_END:])[-_BEFORE_END:]
         if self._in_head and b"pgrade:" in data.lower():
-            data = _without_offer(data)
+            data = _without_offer(tail, data)
         super().data_received(data)
         if self._other_bytes > MOST_HEAD_BYTES + _MOST_FRAMING * self._body_bytes and not self.transport.is_closing():
             self.send_400_response("The request has too much beside its body.")
@@ -72,9 +79,17 @@ class PatientProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Note the end of the head."""
+        """Note the end of the head; refuse an offer that is still in it, since the parser would go astray."""
         self._in_head = False
+        if self.parser is not None and self.parser.should_upgrade():
+            raise _OfferError
+        self._in_body = True
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Note the end of the body, if there is any."""
+        self._in_body = False
+        super().on_message_complete()
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
@@ -116,10 +131,20 @@ class PatientProtocol(HttpToolsProtocol):
             callback()
 
 
-def _without_offer(data: bytes) -> bytes:
-    """Take the offer of another protocol out of a head: the parser would take the body for that protocol's."""
-    head, end, rest = data.partition(b"\r\n\r\n")
-    return _OFFER.sub(b"", head) + end + rest
+class _OfferError(Exception):
+    """Another protocol is offered in a head that came in pieces, or behind another request: answered with 400."""
+
+
+def _without_offer(tail: bytes, data: bytes) -> bytes:
+    """Take the offer of another protocol out of a head: the parser would take the body for that protocol's.
+
+    *tail*: The last bytes before *data*; what they end together with it is the head, and the rest is a body.
+    """
+    end = (tail + data).find(b"\r\n\r\n")
+    if end < 0:
+        return _OFFER.sub(b"", data)
+    end = max(0, end + _END_BYTES - len(tail))
+    return _OFFER.sub(b"", data[:end]) + data[end:]
 
 
 class _CollectingTransport:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import threading
 from http.client import HTTPResponse
 from typing import TYPE_CHECKING
 
@@ -79,6 +81,59 @@ def test_an_offer_of_another_protocol_is_left_alone(port: int) -> None:
             answer = HTTPResponse(client)
             answer.begin()
             assert (answer.status, answer.read()) == (200, b"[]")
+
+
+OFFER = "connection: upgrade\r\nupgrade: h2c\r\n"
+NESTED = f"{HEAD}content-length: {len(QUERY)}\r\n\r\n{QUERY}"
+
+
+def trickle(port: int, *parts: str) -> list[bytes]:
+    """Send *parts* so that the server reads each by itself; return the status of each answer."""
+    found = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=2) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with contextlib.suppress(OSError):  # closed by the server, or nothing more comes
+            for part in parts:
+                client.sendall(part.encode())
+                pause.wait(0.05)
+            while got := client.recv(65_536):
+                found += got
+    return [answer[:3] for answer in found.split(b"HTTP/1.1 ")[1:]]
+
+
+pause = threading.Event()
+
+
+@pytest.mark.parametrize(
+    "cut", ["up|grade: h2c", "upgrade|: h2c", "upgrade: |h2c", "upgrade: h2c|", "\r|\nupgrade: h2c"]
+)
+def test_an_offer_in_two_pieces_makes_no_second_request_of_a_body(port: int, cut: str) -> None:
+    """Wherever a head is cut, what its length says is the body is never read as another request."""
+    head = f"{HEAD}content-length: {len(NESTED)}\r\n{OFFER}\r\n"
+    before, after = head.replace(cut.replace("|", ""), cut, 1).split("|")
+    assert trickle(port, before, after, NESTED) in ([b"400"], [b"422"])
+
+
+def test_a_length_that_is_cut_stays_what_it_was(port: int) -> None:
+    """What is left of an offer that comes in two pieces does not become part of the header before it."""
+    head = f"{HEAD}connection: upgrade, close\r\ncontent-length: {len(QUERY)}\r\nupgrade: |0\r\n\r\n{QUERY}"
+    assert trickle(port, *head.split("|")) == [b"400"]
+
+
+@pytest.mark.parametrize("cut", ["\r\n\r\n|", "\r\n\r|\n", "\r\n|\r\n", "\r|\n\r\n"])
+def test_a_body_that_speaks_of_an_offer_stays_whole(port: int, cut: str) -> None:
+    """However head and body are cut, nothing is taken out of a body."""
+    body = f"{QUERY}\r\nupgrade: h2c\r\n\r\n"
+    asked = f"{HEAD}content-length: {len(body)}\r\nconnection: close\r\n\r\n".removesuffix("\r\n\r\n") + cut + body
+    assert trickle(port, *asked.split("|")) == [b"422"]  # no JSON, but whole: else the server would wait
+
+
+def test_a_second_head_that_begins_behind_a_body_is_not_mistaken(port: int) -> None:
+    """Nothing is taken out of the body of a second request, wherever its head begins and ends."""
+    body = f"{QUERY}\r\nupgrade: h2c\r\n\r\n"
+    first, second = (f"{HEAD}content-length: {len(body)}\r\n" for _ in range(2))
+    asked = f"{first}\r\n|{body}{second}connection: close\r\n\r|\n{body}"
+    assert trickle(port, *asked.split("|")) == [b"422", b"422"]
 
 
 def test_two_requests_at_once_are_answered_in_turn(port: int) -> None:
