@@ -44,6 +44,8 @@ _LOOK_AROUND_S = 10.0
 """How often it is looked for what other processes have left on the disk for a remote store."""
 _REPLAY_SLICE_S = 0.1
 """Longest time of a replay between two looks at what is new."""
+_RESCUE_LOCK_S = 2.0
+"""Longest wait of a rescue for the lane: in a signal handler its holder may wait for the thread that is interrupted."""
 
 
 class Health:
@@ -355,7 +357,9 @@ class Lane:
 
         *deadline*: Until when, by the monotonic clock, it may wait for another process that has the spill.
         """
-        with self._lock:
+        if not self._lock.acquire(timeout=_RESCUE_LOCK_S):
+            return
+        try:
             if self._spill is not None:
                 self._spill.begin_end(deadline)
             self._spill_not_before = 0.0
@@ -371,6 +375,8 @@ class Lane:
             self._lose_rest()
             if self._spill is not None:
                 self._spill.close_segment()
+        finally:
+            self._lock.release()
 
     def _lose_rest(self) -> None:
         """Count what cannot be brought to the disk as lost, but for the batch that is being written right now."""

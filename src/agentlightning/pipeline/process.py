@@ -357,6 +357,8 @@ def _on_sigterm(number: int, _frame: FrameType | None) -> None:
     signal.signal(number, signal.SIG_DFL)
     with guard("sigterm"):
         if _process.pipeline is not None:
+            if _process.pipeline.worker.defer(lambda: os.kill(os.getpid(), number)):
+                return  # a second signal ends it at once
             _flush_from_signal(_process.pipeline)
     os.kill(os.getpid(), number)
 

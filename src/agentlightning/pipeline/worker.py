@@ -5,6 +5,7 @@ A second thread watches it: while a store holds the worker up, it brings what co
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
@@ -25,7 +26,7 @@ from agentlightning.pipeline.watch import Actions, Watch, record_of
 from agentlightning.types.record import WriteBatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from agentlightning.pipeline.ledger import Ledger
     from agentlightning.pipeline.open_spans import OpenSpans
@@ -106,6 +107,10 @@ class Worker:
         """When the items were taken that are being prepared; 0 while stages are not noted."""
         self._is_resting = False
         self._starting = threading.Lock()
+        self._inside: set[int] = set()
+        """Threads that work at the moment, in ``step`` or ``rescue``: a signal handler must not begin anew there."""
+        self._deferred: dict[int, Callable[[], None]] = {}
+        """What such threads do afterwards."""
         self._watch = Wake()
         queue.on_pressure = self._watch.set
 
@@ -167,8 +172,27 @@ class Worker:
         self._queue.wake = _Beginning(begin)
 
     def is_current(self) -> bool:
-        """Tell whether the caller is one of the two threads, which must not wait for themselves."""
-        return threading.current_thread() in {self._thread, self._watcher}
+        """Tell whether the caller is one of the two threads, or does their work: they must not wait for themselves."""
+        return threading.current_thread() in {self._thread, self._watcher} or threading.get_ident() in self._inside
+
+    def defer(self, action: Callable[[], None]) -> bool:
+        """For a signal handler: if it has interrupted ``step`` or ``rescue``, call *action* after that; else False."""
+        me = threading.get_ident()
+        if me in self._inside:
+            self._deferred[me] = action
+        return me in self._inside
+
+    @contextlib.contextmanager
+    def _at_work(self) -> Generator[None]:
+        me = threading.get_ident()
+        self._inside.add(me)
+        try:
+            yield
+        finally:
+            self._inside.discard(me)
+            action = self._deferred.pop(me, None)
+            if action is not None:
+                action()
 
     def is_alive(self) -> bool:
         """Tell whether the thread runs."""
@@ -228,7 +252,7 @@ class Worker:
     def step(self) -> int:
         """Deliver one batch and return how many items were in it; for the thread, and for tests without it."""
         taken = 0
-        with self.busy:
+        with self._at_work(), self.busy:
             started = time.monotonic()
             with guard("worker"):
                 taken = self.take()
@@ -375,15 +399,16 @@ class Worker:
         """At the end of the process, bring everything that is not in a store to the disk; in the caller's thread.
 
         It waits up to *timeout_s* seconds for the threads to finish their conversion; a store that hangs holds nobody
-        up.
+        up. Called out of itself, or out of ``step``, as by a finalizer, it does nothing.
         """
         deadline = time.monotonic() + timeout_s
-        if not self._order.acquire(timeout=timeout_s):
+        if threading.get_ident() in self._inside or not self._order.acquire(timeout=timeout_s):
             return
         try:
-            while self._queue.waiting() and self.take(relieve=True):
-                pass
-            self._exporter.rescue(deadline)
+            with self._at_work():
+                while self._queue.waiting() and self.take(relieve=True):
+                    pass
+                self._exporter.rescue(deadline)
         finally:
             self._order.release()
 

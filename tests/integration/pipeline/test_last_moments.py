@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 from typing import TYPE_CHECKING
 
 import pytest
+
+from agentlightning.pipeline.ledger import Account
 
 if TYPE_CHECKING:
     from tests.integration.pipeline.conftest import Programs
@@ -47,7 +50,7 @@ emit(30)
 
 def test_what_comes_after_the_end_is_not_held(programs: Programs) -> None:
     """A span of a trace that was not sampled which ends after our exit hook is let go at once, and counted."""
-    programs.run("import atexit; atexit.register(emit, 5); emit(1)", **UNSAMPLED)
+    programs.run("import atexit; atexit.register(emit, 5); emit(1)", status=0, **UNSAMPLED)
     assert programs.account().lost == {"sampled": 6}
 
 
@@ -60,3 +63,26 @@ emit(3); time.sleep(0.2); emit(3)
 """
     programs.run(code, AGL_FLUSH_TIMEOUT_S="0.3")
     assert programs.account().lost == {"killed": 6}
+
+
+def test_a_signal_while_the_end_is_under_way_waits_for_it(programs: Programs) -> None:
+    """SIGTERM comes while the main thread brings what waits to the disk: that is finished, then the process ends."""
+    programs.run("emit(1)")
+    connection = sqlite3.connect(programs.store, isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    code = """
+from agentlightning.pipeline.lane import Lane
+plain = Lane._spill_all
+def interrupted(self, *, move_first):
+    if threading.current_thread() is threading.main_thread():
+        os.kill(os.getpid(), 15)
+    plain(self, move_first=move_first)
+Lane._spill_all = interrupted
+emit(10)
+"""
+    try:
+        programs.run(code, status=-signal.SIGTERM, AGL_FLUSH_TIMEOUT_S="0.3")
+    finally:
+        connection.rollback()
+        connection.close()
+    assert programs.account() == Account(10, waiting=10, spilled=10)

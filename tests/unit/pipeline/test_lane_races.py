@@ -145,3 +145,16 @@ def test_what_is_written_while_the_disk_refuses_it_is_counted(
     worker.join()
     drain(lane)
     assert ledger.account() == Account(1, 1)
+
+
+def test_a_rescue_does_not_wait_for_ever(
+    lane: Lane, ledger: Ledger, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal handler that needs what a stuck thread holds goes on without it; what waits stays counted as waiting."""
+    monkeypatch.setattr(lane_module, "_RESCUE_LOCK_S", 0.05)
+    put(lane, ledger, make_record())
+    with vars(lane)["_lock"]:
+        lane.rescue()
+    assert ledger.account() == Account(1, waiting=1)
+    lane.rescue()
+    assert ledger.account() == Account(1, waiting=1, spilled=1)
