@@ -90,11 +90,10 @@ def _base64_of(text: str) -> str:
         raise OtlpError(msg) from None
 
 
-async def records_of(message: ExportTraceServiceRequest, store: LightningStore) -> tuple[list[SpanRecord], list[str]]:
-    """Return the spans of *message* that can be stored, and the reason for each that cannot."""
+def records_of(message: ExportTraceServiceRequest) -> tuple[list[SpanRecord], list[str]]:
+    """Return the spans of *message* that can be stored, still without owners, and the reason for each that cannot."""
     records: list[SpanRecord] = []
     reasons: list[str] = []
-    owners = _Owners(store)
     for of_resource in message.resource_spans:
         resource = ResourceRecord(_attributes(of_resource.resource.attributes), of_resource.schema_url)
         for of_scope in of_resource.scope_spans:
@@ -109,10 +108,16 @@ async def records_of(message: ExportTraceServiceRequest, store: LightningStore) 
                 if reason:
                     reasons.append(reason)
                     continue
-                owner = owners.known(record, resource) or await owners.ask(record.trace_id)
-                record.rollout_id, record.attempt_id = owner
                 records.append(record)
     return records, reasons
+
+
+async def give_owners(records: Iterable[SpanRecord], store: LightningStore) -> None:
+    """Give each record its rollout and attempt."""
+    owners = _Owners(store)
+    for record in records:
+        owner = owners.known(record) or await owners.ask(record.trace_id)
+        record.rollout_id, record.attempt_id = owner
 
 
 class _Owners:
@@ -122,10 +127,11 @@ class _Owners:
         self._store = store
         self._known: dict[str, tuple[str, str]] = {}
 
-    def known(self, record: SpanRecord, resource: ResourceRecord) -> tuple[str, str] | None:
+    def known(self, record: SpanRecord) -> tuple[str, str] | None:
         """Return rollout and attempt id of *record*, whose own stamps are taken out of it; None: ask the store."""
         stamps = record.attributes.pop(semconv.ROLLOUT_ID, None), record.attributes.pop(semconv.ATTEMPT_ID, None)
-        inherited = resource.attributes.get(semconv.ROLLOUT_ID), resource.attributes.get(semconv.ATTEMPT_ID)
+        of_resource = record.resource.attributes
+        inherited = of_resource.get(semconv.ROLLOUT_ID), of_resource.get(semconv.ATTEMPT_ID)
         for rollout_id, attempt_id in (stamps, inherited):
             if isinstance(rollout_id, str) and rollout_id and isinstance(attempt_id, str) and attempt_id:
                 return rollout_id, attempt_id

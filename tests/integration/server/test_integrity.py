@@ -13,6 +13,8 @@ from agentlightning.errors import StoreError
 from agentlightning.pipeline.export import Exporter
 from agentlightning.pipeline.ledger import Ledger
 from agentlightning.server.launcher import LightningStoreServer
+from agentlightning.server.otlp import request_from_json
+from agentlightning.server.routes import otlp
 from agentlightning.store import InMemoryLightningStore, LightningStoreClient
 from agentlightning.store.batch_client import BatchClient
 from agentlightning.testing.store_contract_spans import record_of
@@ -49,6 +51,27 @@ def rows(store: InMemoryLightningStore) -> list[SpanRow]:
     """Return every span of the newest rollout."""
     (rollout,) = asyncio.run(store.query_newest_rollouts(limit=1))
     return asyncio.run(store.query_span_rows(rollout.rollout_id))
+
+
+def test_a_large_message_is_read_beside_the_loop(
+    server: LightningStoreServer, store: InMemoryLightningStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """JSON of OTLP takes seconds for 20 MiB: a large body is read on a thread, and holds up no other request."""
+    on_loop: list[bool] = []
+
+    def read(body: bytes) -> Any:
+        """Note whether this is the thread of an event loop."""
+        on_loop.append(asyncio._get_running_loop() is not None)
+        return request_from_json(body)
+
+    monkeypatch.setattr(otlp, "request_from_json", read)
+    value = {"key": "k", "value": {"stringValue": "v" * 500}}
+    span: dict[str, Any] = {"traceId": "01" * 16, "name": "x", "startTimeUnixNano": "50", "endTimeUnixNano": "90"}
+    spans = [span | {"spanId": f"{number + 1:016x}", "attributes": [value]} for number in range(200)]
+    body = {"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]}
+    assert httpx.post(f"{server.endpoint}/v1/traces", json=body).json() == {}
+    assert on_loop == [False]
+    assert len(rows(store)) == 200
 
 
 def test_otlp_spans_are_refused_or_flagged(server: LightningStoreServer, store: InMemoryLightningStore) -> None:

@@ -21,7 +21,7 @@ from agentlightning.semconv import SpanAttributeNames, SpanNames
 from agentlightning.server.agentops.session import log_record, note_sessions, trace_id_of
 from agentlightning.server.agentops.state import agentops_of, audit
 from agentlightning.server.routes import otlp
-from agentlightning.server.routes.spans import redact
+from agentlightning.server.routes.intake import redact
 from agentlightning.server.routes.state import state_of
 from agentlightning.store import wire
 from agentlightning.types.record import ResourceRecord, SpanRecord, WriteBatch

@@ -18,8 +18,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from starlette.responses import Response
 
 from agentlightning.server.fence import FencedStore
-from agentlightning.server.otlp import OtlpError, records_of, request_from_json
-from agentlightning.server.routes.spans import count_flagged, redact
+from agentlightning.server.otlp import OtlpError, give_owners, records_of, request_from_json
+from agentlightning.server.routes.intake import beside, content_type_of, flag_all, redact
 from agentlightning.server.routes.state import json_reply, state_of
 from agentlightning.store import wire
 from agentlightning.types.record import WriteBatch
@@ -51,11 +51,12 @@ async def ingest(
         StoreError: Some or all of the spans are not stored; the same request may be sent again.
     """
     state = state_of(request)
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    content_type = content_type_of(request)
     if content_type not in {wire.PROTOBUF, wire.JSON}:
         raise HTTPException(415, f"OTLP is {wire.PROTOBUF} or {wire.JSON}")
-    message = _parsed(await request.body(), content_type)
-    records, reasons = await records_of(message, store)
+    body = await request.body()
+    records, reasons = await beside(body, lambda: records_of(_parsed(body, content_type)))
+    await give_owners(records, store)
     if adjust is not None:
         for record in records:
             adjust(record)
@@ -64,7 +65,7 @@ async def ingest(
         reasons += ["it belongs to another project"] * (len(records) - len(own))
         records = own
     await redact(state, records)
-    count_flagged(state, records)
+    await flag_all(state, records)
     for start in range(0, len(records), _MAX_BATCH):
         batch = WriteBatch(spans=records[start : start + _MAX_BATCH], project=store.project)
         result = await asyncio.to_thread(store.write_batch, batch)

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
-import msgspec
 from fastapi import APIRouter, HTTPException, Request
 from starlette.responses import Response
 
-from agentlightning.errors import StoreError
 from agentlightning.pipeline.redaction import rules_hash
+from agentlightning.server.routes.intake import decoded, flag_all, redact
 from agentlightning.server.routes.state import ServerState, json_reply, state_of
 from agentlightning.store import wire
 from agentlightning.store.client_server import Seconds  # noqa: TC001 - FastAPI reads the annotations
 from agentlightning.types.record import WriteResult
-from agentlightning.view.integrity import flag, problem
+from agentlightning.view.integrity import problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import TypeVar
-
-    from agentlightning.types.record import RolloutStart, SpanRecord, WriteBatch
+    from agentlightning.types.record import WriteBatch
     from agentlightning.types.tracer import Span
-
-    T = TypeVar("T")
 
 MAX_HOLD_S = 20.0
 """Longest time that a request which waits is held."""
@@ -38,11 +32,11 @@ log = logging.getLogger(__name__)
 async def write_batch(request: Request) -> Response:
     """Write a batch of the pipeline (MessagePack) in one transaction; answered after the commit."""
     state = state_of(request)
-    batch = decoded(wire.decode_batch, await request.body(), request)
+    batch = await decoded(wire.decode_batch, request)
     rejected = _take_out_rejected(batch, state)
     if batch.rules != rules_hash():  # redacted once, where both have the same rules
         await redact(state, batch.spans, batch.starts)
-    count_flagged(state, batch.spans)
+    await flag_all(state, batch.spans)
     store = state.store_of(request)
     batch.project = store.project
     result = await asyncio.to_thread(store.write_batch, batch)
@@ -55,14 +49,14 @@ async def write_batch(request: Request) -> Response:
 async def add_spans(request: Request) -> Response:
     """Insert spans (MessagePack) of known attempts and return them as they are stored."""
     state = state_of(request)
-    items = decoded(wire.decode_spans, await request.body(), request)
+    items = await decoded(wire.decode_spans, request)
     records = [item.record for item in items]
     reason = next(filter(None, map(problem, records)), None)
     if reason is not None:
         state.count("spans_rejected", len(records))
         raise HTTPException(400, f"nothing was stored: {reason}")
     await redact(state, records)
-    count_flagged(state, records)
+    await flag_all(state, records)
     spans = [_span(item) for item in items]
     stored = await state.store_of(request).add_spans(spans)
     state.count("spans_stored", len(stored))
@@ -78,7 +72,7 @@ async def query_spans(
     spans = await store.query_spans(rollout_id, attempt_id, include_open=include_open)
     if wire.MSGPACK in request.headers.get("accept", ""):
         return await asyncio.to_thread(_spans_reply, spans)
-    return json_reply([span.model_dump(mode="json") for span in spans])
+    return await asyncio.to_thread(lambda: json_reply([span.model_dump(mode="json") for span in spans]))
 
 
 @router.get("/rollouts/{rollout_id}/span-rows")
@@ -96,14 +90,15 @@ async def query_span_rows(
 @router.post("/spans/by-key")
 async def query_spans_by_key(request: Request) -> Response:
     """Return spans in full by trace and span id (MessagePack)."""
-    keys = decoded(wire.decode_keys, await request.body(), request)
-    return _spans_reply(await state_of(request).store_of(request).query_spans_by_key(keys))
+    keys = await decoded(wire.decode_keys, request)
+    spans = await state_of(request).store_of(request).query_spans_by_key(keys)
+    return await asyncio.to_thread(_spans_reply, spans)
 
 
 @router.post("/changes")
 async def query_changes(request: Request, wait_s: Seconds = 0.0) -> Response:
     """Return what happened in the project since a cursor (MessagePack), waiting for it at most 20 s."""
-    after = decoded(wire.decode_cursor, await request.body(), request)
+    after = await decoded(wire.decode_cursor, request)
     found = await state_of(request).store_of(request).query_changes(after, wait_s=min(wait_s, MAX_HOLD_S))
     rollouts = [rollout.model_dump(mode="json") for rollout in found.rollouts]
     return Response(wire.encode_any(wire.ChangesReply(found.cursor, rollouts, found.spans)), media_type=wire.MSGPACK)
@@ -115,25 +110,6 @@ async def find_attempt_of_trace(request: Request, trace_id: str) -> tuple[str, s
     return await state_of(request).store_of(request).find_attempt_of_trace(trace_id)
 
 
-def decoded(decode: Callable[[bytes], T], body: bytes, request: Request) -> T:
-    """Return what *body* holds.
-
-    Raises:
-        HTTPException: 415 for another content type, 400 with the reason for a body that is damaged.
-    """
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != wire.MSGPACK:
-        raise HTTPException(415, f"this wants {wire.MSGPACK}")
-    try:
-        return decode(body)
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise HTTPException(400, f"the body cannot be read: {error}") from None
-
-
-def count_flagged(state: ServerState, spans: list[SpanRecord]) -> None:
-    """Flag spans from outside that break a rule of ``view.integrity``, and count them."""
-    state.count("spans_flagged", sum(flag(span) for span in spans))
-
-
 def _take_out_rejected(batch: WriteBatch, state: ServerState) -> list[str]:
     """Take spans that are none of OpenTelemetry's model out of *batch*, count them, and return their ids."""
     reasons = [(span, problem(span)) for span in batch.spans]
@@ -143,22 +119,6 @@ def _take_out_rejected(batch: WriteBatch, state: ServerState) -> list[str]:
         state.count("spans_rejected", len(rejected))
         log.warning("%d spans were rejected: %s", len(rejected), next(reason for _, reason in reasons if reason))
     return [span.span_id for span in rejected if span.end_ns is not None]
-
-
-async def redact(state: ServerState, spans: list[SpanRecord], starts: Sequence[RolloutStart] = ()) -> None:
-    """Take credentials out of spans and inputs that no client of ours has redacted, on a helper thread."""
-
-    def work() -> None:
-        """Redact inputs, metadata and spans in place. On a thread of the server's pool."""
-        with state.redacting:
-            if not all(state.redactor.redact_all(spans)):
-                msg = "a span could not be redacted; nothing of this batch was written"
-                raise StoreError(msg)
-            for start in starts:
-                start.input = state.redactor.value(start.input)
-                start.metadata = cast("dict[str, Any]", state.redactor.value(start.metadata))
-
-    await asyncio.to_thread(work)
 
 
 def _span(item: wire.NumberedSpan) -> Span:
