@@ -342,7 +342,7 @@ class Worker:
 
     def _relieve(self) -> None:
         """While the worker is stuck in a store, bring what comes in to the disk, where its store has one."""
-        while True:
+        while not self._is_resting:
             pressed = self._queue.is_pressed()
             since = self._delivering_since
             stuck_s = 0.0 if since is None else time.monotonic() - since

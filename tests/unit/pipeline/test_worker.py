@@ -404,3 +404,29 @@ def test_a_span_without_an_end_or_a_context_is_accounted_for() -> None:
     (span,) = parts.store.spans
     assert (span.name, int(span.trace_id, 16) > 0, int(span.span_id, 16) > 0) == ("no context", True, True)
     assert parts.ledger.account() == Account(2, 1, 0, 0, {"rejected": 1})
+
+
+def test_a_rest_ends_both_threads_while_the_queue_is_half_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before a fork the second thread stops looking at the queue that nobody empties any more, at once."""
+    parts = Parts(RecordingStore(), queue_bytes=20 * 5_600)
+    looked = threading.Event()
+    pressed = parts.queue.is_pressed
+
+    def is_pressed() -> bool:
+        looked.set()
+        return pressed()
+
+    def take_nothing(*, relieve: bool = False) -> int:
+        _ = relieve
+        return 0
+
+    monkeypatch.setattr(parts.worker, "take", take_nothing)
+    monkeypatch.setattr(parts.queue, "is_pressed", is_pressed)
+    parts.emit(15)
+    parts.worker.start()
+    watcher = vars(parts.worker)["_watcher"]
+    assert looked.wait(5)
+    began = time.monotonic()
+    parts.worker.rest(5.0)
+    assert not watcher.is_alive()
+    assert time.monotonic() - began < 4
