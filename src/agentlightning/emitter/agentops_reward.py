@@ -7,14 +7,17 @@ the client is initialised is asked at each call, in the process that makes it.
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol, cast
 
 from agentlightning import settings
+from agentlightning._internal.failing import Telling
 from agentlightning._internal.guard import guard
 from agentlightning.semconv import SpanNames
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from types import TracebackType
 
     Value = Callable[[object], "float | None"]
 
@@ -41,14 +44,27 @@ def sdk_operation() -> SdkOperation | None:
     return None
 
 
-class _Outcome:
-    """What the user's function did, however the SDK goes about it."""
+class _Outcome(AbstractContextManager[None]):
+    """What the user's function did, however the SDK goes about it; a block around the SDK's call."""
 
     def __init__(self, value: Value) -> None:
         self._value = value
         self.has_run = False
         self.result: object = None
         self.error: BaseException | None = None
+
+    def __enter__(self) -> None:
+        """Begin; nothing is set up."""
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None, /
+    ) -> bool:
+        """Swallow the function's own error, which ``get`` raises; an error of the SDK's goes on."""
+        return exc is not None and exc is self.error
+
+    def failed(self, error: BaseException) -> None:
+        """Keep what the function raised for the caller."""
+        self.error = error
 
     def data(self, result: object) -> dict[str, object]:
         """Keep *result* for the caller, and return the span's output: type, and value or None where it is no reward."""
@@ -72,19 +88,12 @@ def call_sync(operation: SdkOperation, function: Callable[[], object], value: Va
     def run() -> dict[str, object]:
         """Call the function within the SDK's span, and note what it came to."""
         outcome.has_run = True
-        try:
+        with Telling(outcome.failed):
             result = function()
-        except BaseException as error:
-            outcome.error = error
-            raise
         return outcome.data(result)
 
-    with guard("emitter.reward"):
-        try:
-            operation(run, name=SpanNames.REWARD.value)()
-        except BaseException as error:
-            if error is not outcome.error:
-                raise
+    with guard("emitter.reward"), outcome:
+        operation(run, name=SpanNames.REWARD.value)()
     return outcome.get() if outcome.has_run else function()
 
 
@@ -95,17 +104,10 @@ async def call_async(operation: SdkOperation, function: Callable[[], Awaitable[o
     async def run() -> dict[str, object]:
         """Await the function within the SDK's span, and note what it came to."""
         outcome.has_run = True
-        try:
+        with Telling(outcome.failed):
             result = await function()
-        except BaseException as error:
-            outcome.error = error
-            raise
         return outcome.data(result)
 
-    with guard("emitter.reward"):
-        try:
-            await cast("Awaitable[object]", operation(run, name=SpanNames.REWARD.value)())
-        except BaseException as error:
-            if error is not outcome.error:
-                raise
+    with guard("emitter.reward"), outcome:
+        await cast("Awaitable[object]", operation(run, name=SpanNames.REWARD.value)())
     return outcome.get() if outcome.has_run else await function()

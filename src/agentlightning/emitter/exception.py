@@ -6,6 +6,7 @@ import traceback
 from typing import TYPE_CHECKING, cast
 
 from agentlightning import semconv
+from agentlightning._internal.failing import ask
 from agentlightning._internal.guard import guard
 from agentlightning.emitter.event import CustomEvent, event_factory
 from agentlightning.emitter.utils import EmittedValue, emit_span, is_enabled, wrong_type
@@ -59,17 +60,15 @@ def _status(attributes: Mapping[str, object]) -> Status:
 
 
 def _message(exception: BaseException) -> str:
-    try:
-        return str(exception)
-    except Exception:  # noqa: BLE001 - __str__ of the user's class
-        return "<no text: its __str__ failed>"
+    return ask(lambda: str(exception), lambda _: "<no text: its __str__ failed>")
 
 
 def _stacktrace(exception: BaseException) -> str:
-    try:
-        return "".join(traceback.format_exception(type(exception), exception, exception.__traceback__))
-    except Exception:  # noqa: BLE001 - a chain of causes with a broken class, or too long a chain
-        return "".join(traceback.format_tb(exception.__traceback__))
+    """Return the whole traceback; without its causes where one has a broken class, or they are too many."""
+    return ask(
+        lambda: "".join(traceback.format_exception(type(exception), exception, exception.__traceback__)),
+        lambda _: "".join(traceback.format_tb(exception.__traceback__)),
+    )
 
 
 class ExceptionEvent(CustomEvent):

@@ -15,6 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from agentlightning import semconv
+from agentlightning._internal.answer import answer_of
 from agentlightning._internal.guard import failures, guard
 from agentlightning.pipeline.listener import add_span_listener
 
@@ -130,9 +131,8 @@ class _Handlers:
 
 
 def _call(handler: EventHandler, event: CustomEvent) -> None:
-    try:
-        handler(event)
-    except BaseException as error:  # noqa: BLE001 - the program's code; SystemExit must not end the thread either
+    error = answer_of(lambda: handler(event)).error  # SystemExit must not end the thread either
+    if error is not None:
         failures.note("event.handler", error)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, cast
 
 from agentlightning import semconv
+from agentlightning._internal.failing import ask
 from agentlightning._internal.guard import guard
 from agentlightning.emitter.agentops_reward import call_async, call_sync, sdk_operation
 from agentlightning.emitter.attribute import event_attributes
@@ -319,13 +320,14 @@ def _number(value: object) -> float | None:
     """Return *value* as a float, or None where it is no single number."""
     if not hasattr(type(value), "__float__"):
         return None
-    try:
-        if getattr(value, "shape", ()):
-            return None  # an array, even of one element: numpy warns before it makes that a number
-        number = float(cast("float", value))
-    except Exception:  # noqa: BLE001 - __float__ of the user's class, or an int beyond every float
-        return None
-    return None if math.isnan(number) else number
+    number = ask(lambda: _single(value), lambda _: None)  # an int beyond every float is none either
+    return None if number is None or math.isnan(number) else number
+
+
+def _single(value: object) -> float | None:
+    if getattr(value, "shape", ()):
+        return None  # an array, even of one element: numpy warns before it makes that a number
+    return float(cast("float", value))
 
 
 def _describe(value: object) -> str:

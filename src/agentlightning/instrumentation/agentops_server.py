@@ -25,6 +25,7 @@ from multiprocessing.context import SpawnProcess
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agentlightning import settings
+from agentlightning._internal.failing import Telling
 from agentlightning._internal.fork import rest_at_fork
 from agentlightning.errors import ServerStartError
 
@@ -159,11 +160,8 @@ class AgentOpsServerManager:
             if self._listener is None:
                 self.server_port = self._find_available_port()
             self._stopping = threading.Event()  # not cleared: who watches the last server may not have seen its end yet
-            try:
+            with Telling(lambda _: self._release()):
                 self._launch()
-            except BaseException:
-                self._release()
-                raise
             self._crashes = 0
             rest_at_fork(self)
             atexit.register(self._at_exit)

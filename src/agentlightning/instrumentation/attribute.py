@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
 from agentlightning import semconv
+from agentlightning._internal.failing import ask
 
 Attributes = dict[str, Any]
 """Attributes on their way to a span."""
@@ -62,10 +63,7 @@ def room(span: object) -> int | None:
 
 def bounded_repr(value: object) -> str:
     """Return ``repr(value)``, cut to 64 Ki characters; its type alone when ``repr`` fails."""
-    try:
-        text = repr(value)
-    except Exception:  # noqa: BLE001 - the user's own __repr__
-        return f"<{type(value).__qualname__}>"
+    text = ask(lambda: repr(value), lambda _: f"<{type(value).__qualname__}>")
     return text if len(text) <= _REPR_CHARACTERS else text[:_REPR_CHARACTERS] + "…"
 
 

@@ -11,6 +11,7 @@ import inspect
 import weakref
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from agentlightning._internal.failing import Telling
 from agentlightning._internal.guard import guard
 
 if TYPE_CHECKING:
@@ -105,10 +106,8 @@ class _Items:
     def __next__(self) -> object:
         self._watch.is_reading = True
         try:
-            item = next(self._inner)
-        except BaseException as error:
-            self._watch.ended(error)
-            raise
+            with Telling(self._watch.ended):
+                item = next(self._inner)
         finally:
             self._watch.is_reading = False
         with guard("openai.stream"):
@@ -134,10 +133,8 @@ class _AsyncItems:
     async def __anext__(self) -> object:
         self._watch.is_reading = True
         try:
-            item = await self._inner.__anext__()
-        except BaseException as error:
-            self._watch.ended(error)
-            raise
+            with Telling(self._watch.ended):
+                item = await self._inner.__anext__()
         finally:
             self._watch.is_reading = False
         with guard("openai.stream"):

@@ -14,6 +14,7 @@ from opentelemetry import trace
 from opentelemetry.trace import Status, StatusCode
 
 from agentlightning import semconv
+from agentlightning._internal.failing import Telling
 from agentlightning._internal.guard import guard
 from agentlightning.instrumentation.attribute import RESERVE, room
 from agentlightning.instrumentation.enclosing import enclosing_context
@@ -164,11 +165,7 @@ def is_inside(owner: object) -> bool:
 def call(operation: Operation, original: Callable[..., object]) -> object:
     """Run a plain call as a span and return what it returns."""
     operation.start()
-    with operation.current():
-        try:
-            result = original(operation.owner, *operation.args, **operation.kwargs)
-        except BaseException as error:
-            operation.fail(error)
-            raise
+    with operation.current(), Telling(operation.fail):
+        result = original(operation.owner, *operation.args, **operation.kwargs)
     operation.succeed(lambda: operation.result_attributes(result))
     return result

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, cast
 
 from opentelemetry.sdk.trace import ReadableSpan
 
 from agentlightning import semconv
+from agentlightning._internal.failing import ask
 from agentlightning.emitter import emit_reward
 from agentlightning.emitter.object import object_attributes
 from agentlightning.emitter.utils import emit_span, is_enabled
@@ -60,11 +62,8 @@ def is_number(value: object) -> bool:
         return value == value  # noqa: PLR0124 - NaN is the one number that differs from itself
     if not hasattr(type(value), "__float__") or getattr(value, "shape", ()):
         return False
-    try:
-        number = float(cast("float", value))
-    except Exception:  # noqa: BLE001 - __float__ of the user's class
-        return False
-    return number == number  # noqa: PLR0124
+    number = ask(lambda: float(cast("float", value)), lambda _: math.nan)
+    return not math.isnan(number)
 
 
 def spans_of(value: object, agent: str) -> list[ReadableSpan | Span]:

@@ -6,6 +6,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
+from agentlightning._internal.failing import Telling
 from agentlightning._internal.ids import is_process_gone, process_key
 
 if TYPE_CHECKING:
@@ -61,16 +62,11 @@ class FolderLock:
 
     def _acquire_flock(self) -> int | None:
         descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR | _NO_FOLLOW | _CLOSE_ON_EXEC, 0o600)
-        try:
+        with contextlib.suppress(BlockingIOError), Telling(lambda _: os.close(descriptor)):
             if fcntl is not None:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return descriptor
+            return descriptor
+        return None
 
     def _acquire_portably(self) -> int | None:
         """Make a file that holds our name; one whose process is gone is taken away first."""

@@ -18,6 +18,7 @@ from urllib.parse import quote
 import msgspec
 
 from agentlightning import settings
+from agentlightning._internal.failing import Telling
 from agentlightning._internal.ids import new_attempt_id, new_resources_id
 from agentlightning.errors import StoreError
 from agentlightning.store import wire
@@ -143,12 +144,14 @@ class LightningStoreClient(LightningStore):
         claimant = (self.project, worker_id, lease_s)
         claim = attempt_id or self._unanswered.take(claimant) or new_attempt_id()
         body = {"worker_id": worker_id, "lease_s": lease_s, "attempt_id": claim}
-        try:
-            answer = await self._post(f"{_ROLLOUTS}/dequeue", body)
-        except BaseException:  # also a cancellation: the server may have made the claim
+
+        def keep(_: BaseException) -> None:
+            """Ask for the same claim the next time: the server may have made it, also when this was cancelled."""
             if attempt_id is None:
                 self._unanswered.keep(claimant, claim)
-            raise
+
+        with Telling(keep):
+            answer = await self._post(f"{_ROLLOUTS}/dequeue", body)
         return None if answer is None else AttemptedRollout.model_validate(answer)
 
     async def start_attempt(self, rollout_id: str, *, attempt_id: str | None = None) -> AttemptedRollout:

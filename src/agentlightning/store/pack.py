@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
+from agentlightning._internal.failing import ask
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -195,7 +197,7 @@ def plain(value: object, depth: int = 0) -> object:
             return {str(plain(str(key), depth)): plain(item, depth + 1) for key, item in items}
         if isinstance(value, (list, tuple, set, frozenset)):
             return [plain(item, depth + 1) for item in cast("list[object]", value)]
-    try:
-        return repr(value)[:10_000].encode("utf-8", "backslashreplace").decode()
-    except Exception:  # noqa: BLE001 - a user's __repr__ may raise anything, and the span must not be lost for it
-        return f"<{type(value).__qualname__}>"
+    return ask(
+        lambda: repr(value)[:10_000].encode("utf-8", "backslashreplace").decode(),
+        lambda _: f"<{type(value).__qualname__}>",
+    )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, cast
 
 from agentlightning import semconv
 from agentlightning._internal.clock import now_ns
+from agentlightning._internal.failing import ask
 from agentlightning._internal.ids import new_span_id, new_trace_id
 from agentlightning.types.record import AttributeMap, EventRecord, LinkRecord, ResourceRecord, SpanRecord
 
@@ -137,10 +138,8 @@ def plain_value(value: object) -> object:
     becomes its ``str``, at most 10,000 characters, and so does a value that is nested deeper than 64 or contains
     itself. Never raises.
     """
-    try:
-        return _plain(value, 0)
-    except Exception:  # noqa: BLE001 - a sequence or mapping class of the user's; it must not cost the span
-        return bounded_text(value)
+    # A sequence or mapping class of the program's may raise anything, and must not cost the span.
+    return ask(lambda: _plain(value, 0), lambda _: bounded_text(value))
 
 
 def _plain(value: object, depth: int) -> object:
@@ -186,12 +185,12 @@ def bounded_text(value: object) -> str:
     """Return ``str(value)``, at most 10,000 characters, or the name of its class where that fails; never raises."""
     if type(value) is str:
         return value
-    try:
-        # str() of builtin containers has no bound in depth: with a raised recursion limit it overflows the C stack.
-        text = reprlib.repr(value) if isinstance(value, _CONTAINERS) else exact_text(str(value))
-        return text[:_MAX_TEXT_CHARS]
-    except Exception:  # noqa: BLE001 - __str__ of the user's class
-        return f"<{type(value).__qualname__}>"
+    return ask(lambda: _text(value)[:_MAX_TEXT_CHARS], lambda _: f"<{type(value).__qualname__}>")
+
+
+def _text(value: object) -> str:
+    # str() of builtin containers has no bound in depth: with a raised recursion limit it overflows the C stack.
+    return reprlib.repr(value) if isinstance(value, _CONTAINERS) else exact_text(str(value))
 
 
 def _bytes_text(value: bytes) -> str:

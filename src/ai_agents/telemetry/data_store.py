@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ai_agents.telemetry.error_handler import PERSISTENT_STORAGE, get_error_handler
+from ai_agents.telemetry.error_handler import PERSISTENT_STORAGE, get_error_handler, safe_storage_operation
 from ai_agents.telemetry.folder import (
     append,
     default_folder,
@@ -346,15 +346,13 @@ class _Writer:
             if not self._stopped:
                 self._wake.clear()
 
+    @safe_storage_operation("auto_flush")  # the thread must live on
     def _write(self) -> None:
-        try:
-            source = self._store.source
-            session = source() if source is not None else None
-            if session is not None:
-                self._store.store_session_data(session.session_id, session)
-                self._store.flush_to_disk()
-        except Exception as error:  # noqa: BLE001 - the thread must live on
-            get_error_handler().handle_storage_error(error, "auto_flush")
+        source = self._store.source
+        session = source() if source is not None else None
+        if session is not None:
+            self._store.store_session_data(session.session_id, session)
+            self._store.flush_to_disk()
 
 
 def _described(found: tuple[float, int, str]) -> dict[str, str]:

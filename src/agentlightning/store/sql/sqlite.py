@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agentlightning._internal.failing import Telling
 from agentlightning._internal.fork import rest_at_fork
 from agentlightning._internal.private import private_folder
 from agentlightning.errors import (
@@ -250,16 +251,11 @@ class SqliteConnector:
         with self._lock, _translated(self.path):
             connection = self._connection(writing=True)
             _begin_immediate(connection)
-            try:
+            with Telling(lambda _: _roll_back(connection)):
                 transaction = SqliteTransaction(connection)
                 yield transaction
                 self._before_commit(transaction)
                 connection.execute("COMMIT")
-            except BaseException:
-                with contextlib.suppress(sqlite3.Error):
-                    if connection.in_transaction:
-                        connection.execute("ROLLBACK")
-                raise
 
     def _before_commit(self, transaction: SqliteTransaction) -> None:
         """Look at a transaction that is about to be committed; what this raises rolls it back."""
@@ -427,6 +423,12 @@ def _set_wal(connection: sqlite3.Connection) -> None:
                 msg = f"SQLite refuses write-ahead logging here (mode {mode}): the file system lacks shared memory"
                 raise StoreUnavailableError(msg)
             return
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    with contextlib.suppress(sqlite3.Error):
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
 def _begin_immediate(connection: sqlite3.Connection) -> None:
