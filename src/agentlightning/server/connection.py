@@ -48,7 +48,7 @@ class PatientProtocol(HttpToolsProtocol):
         self._collecting = _CollectingTransport(transport)
         super().connection_made(cast("asyncio.Transport", self._collecting))
         self._in_head = True
-        self._clock = self.loop.call_later(HEAD_TIMEOUT_S, self._close)
+        self._clock = self.loop.call_later(HEAD_TIMEOUT_S, self.close)
 
     def data_received(self, data: bytes) -> None:
         """Take *data*; the clock runs as long as it ends in the middle of a head."""
@@ -64,7 +64,7 @@ class PatientProtocol(HttpToolsProtocol):
         if not self._in_head or self.transport.is_closing():
             self._stop_clock()
         elif self._clock is None:
-            self._clock = self.loop.call_later(HEAD_TIMEOUT_S, self._close)
+            self._clock = self.loop.call_later(HEAD_TIMEOUT_S, self.close)
 
     def on_message_begin(self) -> None:
         """Count anew."""
@@ -97,8 +97,9 @@ class PatientProtocol(HttpToolsProtocol):
         self._body_bytes += len(body)
         super().on_body(body)
 
-    def _close(self) -> None:
-        self._clock = None
+    def close(self) -> None:
+        """Close the connection, if it is still open."""
+        self._stop_clock()
         if not self.transport.is_closing():
             self.transport.close()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import socket
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -13,6 +15,7 @@ from agentlightning import open_store
 from agentlightning._internal.ids import implicit_ids
 from agentlightning.server.access import TokenFile, new_token
 from agentlightning.server.proxy import LLMProxy
+from agentlightning.server.proxy.request import Hall, RefusedError, Room
 from agentlightning.store import LightningStoreClient, SqliteLightningStore
 from agentlightning.testing import ModelServer
 from agentlightning.testing.store_contract_spans import record_of
@@ -125,6 +128,58 @@ def test_what_is_the_stores_goes_to_the_store() -> None:
         assert not server.requests
         httpx.post(f"{proxy.url}/batches", json={"input_file_id": "file-1"})
         assert [request.path for request in server.requests] == ["/v1/batches"]
+
+
+def refusals(caplog: pytest.LogCaptureFixture) -> list[int]:
+    """Return the status in each audit line."""
+    lines = [json.loads(record.getMessage()) for record in caplog.records if record.name == "agentlightning.audit"]
+    return [line[-2] for line in lines if line[0] == "refused"]
+
+
+def test_a_refusal_closes_the_connection_and_is_audited(caplog: pytest.LogCaptureFixture) -> None:
+    """What follows a head that is refused is not read as another request, and the audit has a line."""
+    with guarded("http://127.0.0.1:9/v1", open_store("memory://")) as (proxy, _):
+        answer = httpx.post(f"{proxy.url}/chat/completions", json=ASKED)
+    assert (answer.status_code, answer.headers["connection"]) == (401, "close")
+    assert refusals(caplog) == [401]
+
+
+def test_a_body_that_does_not_go_on_is_left(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """A program that stops in the middle of its request does not keep its room for ever."""
+    monkeypatch.setattr("agentlightning.server.proxy.request.PART_TIMEOUT_S", 0.1)
+    with LLMProxy("http://127.0.0.1:9/v1", store=open_store("memory://")) as proxy:
+        port = int(proxy.url.split(":")[2].split("/")[0])
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            client.sendall(b"POST /v1/files HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 99\r\n\r\n{}")
+            assert client.recv(65_536) == b""
+    assert refusals(caplog) == [400]
+
+
+def test_bodies_are_bounded_together() -> None:
+    """A request that is alone may take any room, and what is under way with others has a bound."""
+    hall = Hall(10)
+    first, second = Room(hall), Room(hall)
+    first.grow(20)
+    with pytest.raises(RefusedError) as info:
+        second.grow(1)
+    assert (info.value.status, info.value.retry_after_s) == (503, 1)
+    first.leave()
+    second.grow(5)
+    first.grow(5)
+    with pytest.raises(RefusedError):
+        first.grow(6)
+    first.leave()
+    second.leave()
+    assert hall.taken == 0
+
+
+def test_a_body_of_too_many_bytes_is_refused_before_it_is_read() -> None:
+    """A length that nobody sends is answered at once."""
+    with LLMProxy("http://127.0.0.1:9/v1", store=open_store("memory://")) as proxy:
+        port = int(proxy.url.split(":")[2].split("/")[0])
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            client.sendall(b"POST /v1/files HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 999999999\r\n\r\n")
+            assert client.recv(65_536).startswith(b"HTTP/1.1 413 ")
 
 
 def test_calls_without_ids_go_to_the_project_of_the_store(tmp_path: Path) -> None:

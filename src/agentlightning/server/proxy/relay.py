@@ -10,15 +10,15 @@ import asyncio
 import contextlib
 import json
 import re
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from agentlightning._internal.ids import process_key
 from agentlightning.errors import StoreError
 from agentlightning.server.connection import CONNECTION
 from agentlightning.server.fence import FencedStore
-from agentlightning.server.proxy.backend import is_anthropic
 from agentlightning.server.proxy.record import NAMES, RecordedCall
+from agentlightning.server.proxy.request import Hall, RefusedError, Request, Room, read_body, refuse, reply
 from agentlightning.server.proxy.sink import resolve
 from agentlightning.server.proxy.upstream import Answer, Outgoing, Upstream
 from agentlightning.store import wire
@@ -47,7 +47,6 @@ _FOR_US = frozenset({b"authorization", wire.PROJECT_HEADER.encode()})
 """Where the proxy asks for tokens, what is for it alone."""
 _HOP_BACK = _HOP - {b"content-length"}
 _TRY_NEXT = frozenset({502, 503, 504})
-_MAX_BODY_BYTES = 256 * 2**20
 _PROBE_TIMEOUT_S = 2.0
 _DURABLE_S = 1.0
 """Longest time that the end of an answer waits for a store that is slow; the span is written later then."""
@@ -66,6 +65,7 @@ class Relay:
         self._rules = rules
         self._behind = behind
         self._for_us = _FOR_US if has_tokens else frozenset[bytes]()
+        self._hall = Hall()
         self._upstream = Upstream()
         self._process = process_key()
         self._has_token_ids: dict[str, bool] = {}
@@ -81,41 +81,52 @@ class Relay:
         if match[4] == _BATCHES and headers.get("content-type", "").partition(";")[0].lower() == wire.MSGPACK:
             await self._behind(scope, receive, send)
             return
+        room = Room(self._hall)
+        try:
+            request, call = await self._take(scope, match, headers, receive, room)
+            await self._serve(request, call, send)
+        except RefusedError as error:
+            await refuse(scope, send, error)
+        finally:
+            room.leave()
+
+    async def _take(
+        self, scope: Scope, match: re.Match[str], headers: dict[str, str], receive: Receive, room: Room
+    ) -> tuple[Request, RecordedCall | None]:
+        """Return a request that may go on, and its call if it is one that is recorded.
+
+        Raises:
+            RefusedError: It may not.
+        """
         refusal = self._rules.check(scope["method"], scope["path"], headers)
         if refusal is not None:
-            await _reply(send, refusal.status, refusal.reason, "refused")
-            return
+            raise RefusedError(refusal.status, refusal.reason)
         bound = self._rules.project_of(headers)
         if bound not in {None, self._sink.store.project}:
-            await _reply(send, 403, f"this token is bound to project {bound!r}", "refused")
-            return
+            raise RefusedError(403, f"this token is bound to project {bound!r}")
+        body = await read_body(headers, receive, scope[CONNECTION], room)
         ids = (unquote(match[1]), unquote(match[2])) if match[1] else None
-        body = await _read(receive)
-        if body is None:
-            await _reply(send, 413, "the request is too large, or was not sent to its end", "refused")
-            return
-        request = _Request(scope, headers.get("traceparent", ""), match[3] or match[4], ids, body)
-        call = None
-        if request.method == b"POST" and request.path in NAMES and request.fields is not None:
-            call = RecordedCall(request.path, request.fields, request.ids, request.traceparent, self._process)
-        if call is not None and bound is not None and (problem := await self._fence(call, bound)):
-            await _reply(send, 403, problem, "refused")
-            return
-        await self._serve(request, call, send)
+        request = Request(scope, headers.get("traceparent", ""), match[3] or match[4], ids, body)
+        if request.method != b"POST" or request.path not in NAMES or request.fields is None:
+            return request, None
+        call = RecordedCall(request.path, request.fields, request.ids, request.traceparent, self._process)
+        if bound is not None:
+            await self._check_project(call, bound)
+        return request, call
 
-    async def _fence(self, call: RecordedCall, project: str) -> str:
-        """Return why a token that is bound to *project* may not record *call*; nothing when it may."""
+    async def _check_project(self, call: RecordedCall, project: str) -> None:
+        """Raise a RefusedError when a token that is bound to *project* may not record *call*."""
         ids = (("rollouts", call.record.rollout_id), ("attempts", call.record.attempt_id))
         try:
             fenced = FencedStore(self._sink.store, project)
             for kind, own in ids:
                 if await asyncio.to_thread(fenced.foreign, kind, [own]):
-                    return f"there is no {kind[:-1]} {own!r} in project {project!r}, to which this token is bound"
+                    msg = f"there is no {kind[:-1]} {own!r} in project {project!r}, to which this token is bound"
+                    raise RefusedError(403, msg)
         except StoreError as error:  # also when it cannot be asked now: no answer is no permission
-            return str(error)
-        return ""
+            raise RefusedError(403, str(error)) from None
 
-    async def _serve(self, request: _Request, call: RecordedCall | None, send: Send) -> None:
+    async def _serve(self, request: Request, call: RecordedCall | None, send: Send) -> None:
         work = asyncio.current_task()
         has_left = False
 
@@ -140,7 +151,7 @@ class Relay:
         if call is not None and not call.has_ended:
             await self._keep(call, "the program left before the answer was complete", gone=True)
 
-    async def _relay(self, request: _Request, call: RecordedCall | None, send: Send) -> None:
+    async def _relay(self, request: Request, call: RecordedCall | None, send: Send) -> None:
         problem = "no backend serves this path"
         model = (request.fields or {}).get("model")
         candidates = self._pool.candidates(model, anthropic=request.is_anthropic)
@@ -163,9 +174,9 @@ class Relay:
                 call.tried(backend.endpoint, f"status {answer.status}")
         if call is not None:
             await self._keep(call, problem)
-        await _reply(send, 502, problem, "backend_unreachable")
+        await reply(send, 502, problem, "backend_unreachable")
 
-    async def _ask(self, backend: Backend, request: _Request, call: RecordedCall | None) -> Answer:
+    async def _ask(self, backend: Backend, request: Request, call: RecordedCall | None) -> Answer:
         """Send *request* and return when the head of the answer is there."""
         answer = await self._upstream.send(await self._outgoing(backend, request))
         try:
@@ -177,7 +188,7 @@ class Relay:
             raise
         return answer
 
-    async def _outgoing(self, backend: Backend, request: _Request) -> Outgoing:
+    async def _outgoing(self, backend: Backend, request: Request) -> Outgoing:
         dropped = _HOP | self._for_us if backend.api_key is None else _HOP | self._for_us | _CREDENTIALS
         headers = [pair for pair in request.headers if pair[0] not in dropped]
         if backend.api_key is not None:
@@ -274,62 +285,10 @@ class Relay:
         self._upstream.close()
 
 
-class _Request:
-    """What the program asked."""
-
-    def __init__(self, scope: Scope, traceparent: str, path: str, ids: tuple[str, str] | None, body: bytes) -> None:
-        self.connection: PatientProtocol = scope[CONNECTION]
-        self.method: bytes = scope["method"].encode()
-        self.query: str = scope["query_string"].decode("latin-1")
-        self.headers: list[tuple[bytes, bytes]] = scope["headers"]
-        self.traceparent = traceparent
-        self.path = path
-        """As it was sent, below ``/v1``."""
-        self.ids = ids
-        self.body = body
-        self.fields = _fields(body)
-
-    @property
-    def is_anthropic(self) -> bool:
-        """Whether it is for Anthropic's API, some of whose paths are also paths of OpenAI's."""
-        return is_anthropic(self.path) or any(name == b"anthropic-version" for name, _ in self.headers)
-
-
-def _fields(body: bytes) -> dict[str, Any] | None:
-    try:
-        value = cast("object", json.loads(body))
-    except (ValueError, RecursionError):
-        return None
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else None
-
-
-def _asking_for_tokens(request: _Request) -> bytes:
+def _asking_for_tokens(request: Request) -> bytes:
     if request.fields is None:
         return request.body
     more: dict[str, Any] = {"return_token_ids": True}
     if request.path == "/chat/completions":
         more["logprobs"] = True
     return json.dumps({**more, **request.fields}).encode()
-
-
-async def _read(receive: Receive) -> bytes | None:
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            return None
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > _MAX_BODY_BYTES:
-            return None
-        if not message.get("more_body", False):
-            return b"".join(parts)
-
-
-async def _reply(send: Send, status: int, reason: str, kind: str) -> None:
-    """Answer with an error of our own, in the form that clients of the OpenAI API read."""
-    body = json.dumps({"error": {"message": f"agentlightning proxy: {reason}", "type": kind, "code": None}}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
