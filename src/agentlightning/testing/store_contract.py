@@ -367,8 +367,10 @@ async def what_is_repeated_with_its_id_happens_once(store: LightningStore) -> No
     assert (claims[0].rollout_id, claims[0].attempt.attempt_id) == ("ro-b", "at-b")
     again = [await store.start_attempt("ro-a", attempt_id="at-a2") for _ in range(2)]
     assert (again[0], again[0].attempt.sequence_id) == (again[1], 2)
-    given = [await store.add_resources({}, resources_id="rs-a") for _ in range(2)]
-    assert given[0] == given[1]
+    given = await store.add_resources({}, resources_id="rs-a")
+    model = LLM(endpoint="http://127.0.0.1/v1", model="m")
+    assert given == await store.add_resources({"m": model}, resources_id="rs-a")
+    assert given == await store.get_resources_by_id("rs-a")
     found = await store.statistics()
     assert (found.rollouts, found.attempts, found.resources, found.queued) == (3, 3, 1, 1)
     # What became of it meanwhile stays as it is, and a claim that was taken away is none.
@@ -376,6 +378,8 @@ async def what_is_repeated_with_its_id_happens_once(store: LightningStore) -> No
     assert await store.dequeue_rollout(worker_id="w", lease_s=60, attempt_id="at-b") is None
     assert (await store.enqueue_rollout("b", rollout_id="ro-b")).status == "failed"
     assert (await store.statistics()).queued == 1
+    assert await store.delete_rollouts(["ro-b"]) == 1
+    await refused(UnknownIdError, store.enqueue_rollouts(["b", "c"], rollout_ids=["ro-b", "ro-c"]))
 
 
 async def ids_of_another_project_are_refused(store: LightningStore) -> None:

@@ -91,17 +91,21 @@ class SqlContents(SqlFollow):
     async def _put(self, update: ResourcesUpdate, *, is_new: bool = False) -> ResourcesUpdate:
         text = to_json(update.model_dump(mode="json")["resources"])
 
-        def put(transaction: Transaction) -> None:
-            """Store the snapshot and mark it as the latest; AccessError when the id is another project's."""
+        def put(transaction: Transaction) -> Row | None:
+            """Store the snapshot and mark it as the latest; AccessError when the id is another project's.
+
+            Return what an earlier call with the id of a new one stored instead.
+            """
             owner = transaction.fetch("project_of_resources", (update.resources_id,)) if is_new else []
             if owner and owner[0][0] != self.project:
                 msg = f"an id for new resources is used in another project than {self.project!r}"
                 raise AccessError(msg)
-            if not owner:
-                transaction.run("put_resources", (update.resources_id, self.project, now_ns(), text))
+            if owner:
+                return transaction.fetch("resources", (update.resources_id,))[0]
+            transaction.run("put_resources", (update.resources_id, self.project, now_ns(), text))
+            return None
 
-        await self.change(put)
-        return update
+        return _to_resources(await self.change(put)) or update
 
     async def get_resources_by_id(self, resources_id: str) -> ResourcesUpdate | None:
         """Return a snapshot or None; see ``LightningStore``."""

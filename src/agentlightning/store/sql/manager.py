@@ -67,6 +67,10 @@ class SqlLightningStore(SqlContents, LightningStore):
             return transaction.fetch("rollouts_where", self._where(ids, None, RolloutFilter()))
 
         found = {row[0]: row for row in await self.change(create)}
+        gone = next((rollout_id for rollout_id in ids if rollout_id not in found), None)
+        if gone is not None:
+            msg = f"rollout {gone!r} is gone, while others of the same call are there: give new ids to all"
+            raise UnknownIdError(msg)
         return [rows.to_rollout(found[rollout_id]) for rollout_id in ids]
 
     def _insert(
