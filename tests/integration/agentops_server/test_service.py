@@ -65,14 +65,15 @@ def local(isolated: Path) -> Iterator[LightningStore]:
     store.close()
 
 
-def test_both_keeps_and_uploads(world: World, local: LightningStore) -> None:
+def test_both_keeps_and_uploads(world: World, local: LightningStore, stack: ExitStack) -> None:
     """In the mode BOTH spans are in the local store and at the service, once each; older ones stay."""
     with serving(AgentOpsServerOptions(), local) as server:
         server.send(otlp(*session(1)))
     url = world.start()
     upload = Upload(local, world.service(url), is_buffer=False)
-    with upload, serving(AgentOpsServerOptions(mode="BOTH"), local, upload) as server:
-        wait_until(lambda: local_cursor(local))
+    with upload:
+        assert local_cursor(local), "a span may be acknowledged before it is noted where uploading begins"
+        server = stack.enter_context(serving(AgentOpsServerOptions(mode="BOTH"), local, upload))
         server.send(otlp(*session(2)))
         wait_until(lambda: len(world.names()) == 2)
         expected = {"status": "ok", "mode": "BOTH", "uploaded": 2, "problem": ""}

@@ -305,7 +305,12 @@ class Upload:
         await asyncio.to_thread(self._stopping.wait, seconds)
 
     def __enter__(self) -> Self:
-        """Begin."""
+        """Begin; what is stored from here on will be uploaded, however soon this ends."""
+        if self._is_our_turn():
+            try:
+                asyncio.run(self._begin())
+            except StoreError as error:
+                self._tell(self._line(error))  # the thread tries again
         self._thread.start()
         return self
 
