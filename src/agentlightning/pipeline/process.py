@@ -77,9 +77,9 @@ class Pipeline:
         if not self.queue.put_ended(span):
             drop(span, "queue_full")
         if self._is_sync:
-            self.finish(settings.get(settings.FLUSH_TIMEOUT_S))
+            self._secure(settings.get(settings.FLUSH_TIMEOUT_S))
         elif self._exit_deadline is not None:  # after our exit hook nobody else would wait for the worker
-            self.finish(max(0.05, self._exit_deadline - time.monotonic()))
+            self._secure(max(0.05, self._exit_deadline - time.monotonic()))
 
     def start_rollout(self, start: RolloutStart, writer: SpanWriter | None) -> None:
         """Announce a rollout; its spans go to *writer*, None for the default store."""
@@ -106,17 +106,16 @@ class Pipeline:
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until everything handed over before this call is in its store, or was given up; False on timeout."""
-        flush = self._ask()
+        flush = self._ask(Flush())
         return flush is None or flush.wait(timeout_s)
 
     def hurry(self) -> bool:
         """Make the worker deliver at once what was handed over, without waiting; False in the worker itself."""
-        return self._ask() is not None
+        return self._ask(Flush()) is not None
 
-    def _ask(self) -> Flush | None:
+    def _ask(self, flush: Flush) -> Flush | None:
         if self.worker.is_current():
             return None
-        flush = Flush()
         self.queue.put(flush)
         self.worker.start()
         while not self.worker.is_alive() and self.queue.waiting():
@@ -127,16 +126,25 @@ class Pipeline:
         """Flush for the end of the process; later spans are flushed one by one, all within one ``flush_timeout_s``."""
         self._exit_deadline = time.monotonic() + settings.get(settings.FLUSH_TIMEOUT_S)
         if self.ledger.account().produced or self.queue.waiting():
-            self.finish(settings.get(settings.FLUSH_TIMEOUT_S))
+            self._finish(settings.get(settings.FLUSH_TIMEOUT_S))
             self.worker.let_go(_RESCUE_WAIT_S)  # not before: what keeps a trace may still have been in the queue
         account = self.ledger.account()
         if account.waiting == 0 and account.total_lost == 0 and not os.environ.get("AGL_LEDGER"):
             self.ledger.remove()
 
-    def finish(self, timeout_s: float) -> None:
+    def _finish(self, timeout_s: float) -> None:
         """Flush; what is not in its store after *timeout_s* seconds goes to the disk, for the next process."""
         if not self.flush(timeout_s):
             self.worker.rescue(_RESCUE_WAIT_S)
+
+    def _secure(self, timeout_s: float) -> None:
+        """The same for one span, by way of what is open on the disk already; a store that is away keeps its pauses."""
+        flush = Flush()
+        flush.is_tried = True
+        if self._ask(flush) is not None and not flush.wait(timeout_s):
+            account = self.ledger.account()
+            if account.waiting - account.spilled > self.worker.held():
+                self.worker.rescue(_RESCUE_WAIT_S)
 
     def inherit(self, parent: Pipeline) -> None:
         """In a child: send the attempts that the parent was running to the same stores, over connections of its own."""

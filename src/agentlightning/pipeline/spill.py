@@ -165,7 +165,10 @@ class Spill:
             for folder in self.folders:
                 self.cap.give_up(folder, sum(len(payload) for _, payload in _encoded(batch)) + _SPARE_BYTES)
             self._is_capped = False
-            self.put(batch)
+            try:
+                self.put(batch)
+            finally:
+                self._is_capped = True
 
     def _make_way(self, rules: str, records: int, size: int) -> None:
         """End the segment that is being written when the next records do not fit into it."""

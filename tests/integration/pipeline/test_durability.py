@@ -215,3 +215,16 @@ def test_a_kill_between_requests_loses_nothing_that_is_older_than_200_ms(program
         assert spilled(slow.url) == 31
     finally:
         slow.close()
+
+
+def test_sync_to_a_store_that_stays_away_keeps_to_few_files(programs: Programs) -> None:
+    """After its grace a store is tried at its pauses only, and a span that is on the disk already closes no segment."""
+    url = "http://127.0.0.1:9"
+    code = """
+from agentlightning.pipeline import lane
+lane.GRACE_S = lane.GIVEN_UP_S = 0.0
+emit(150)
+"""
+    programs.run(code + KILL, status=-signal.SIGKILL, AGL_DURABILITY="sync", AGL_STORE=url, AGL_FLUSH_TIMEOUT_S="2")
+    assert spilled(url) == 150
+    assert sum(len(folder.segments()) for folder in spill_folders(url)) < 20

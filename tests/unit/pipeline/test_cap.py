@@ -391,3 +391,15 @@ def test_at_the_end_of_the_process_rewards_take_the_place_of_other_spans(
     assert [span.span_id for span in found.spans if span.name == REWARD] == ids(rewards)
     assert len(found.spans) > 150
     assert check(ledger, found).lost == {"disk_full": 1_045 - len(found.spans)}
+
+
+def test_the_cap_holds_again_after_what_passed_it(ledger: Ledger, make: MakeRecord, tmp_path: Path) -> None:
+    """A batch that goes beyond the cap, because it must not be lost, lifts it for itself only."""
+    settings.configure(spill_bytes=1)
+    spill = Spill(f"sqlite:///{tmp_path}/x.db", ledger, "default")
+    with pytest.raises(OSError, match="cap"):
+        put(spill, ledger, [make()])
+    spill.put_at_any_cost(WriteBatch(spans=[make(REWARD)]))
+    spill.close_segment()
+    with pytest.raises(OSError, match="cap"):
+        put(spill, ledger, [make()])
