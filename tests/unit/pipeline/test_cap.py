@@ -397,6 +397,8 @@ def test_the_cap_holds_again_after_what_passed_it(ledger: Ledger, make: MakeReco
     """A batch that goes beyond the cap, because it must not be lost, lifts it for itself only."""
     settings.configure(spill_bytes=1)
     spill = Spill(f"sqlite:///{tmp_path}/x.db", ledger, "default")
+    for folder in spill.folders:
+        folder.make()
     with pytest.raises(OSError, match="cap"):
         put(spill, ledger, [make()])
     spill.put_at_any_cost(WriteBatch(spans=[make(REWARD)]))
