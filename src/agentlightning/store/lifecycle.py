@@ -149,5 +149,5 @@ def overdue(attempt: AttemptState, limits: Limits, now_ns: int) -> str | None:
     if due is None or due > now_ns:
         return None
     whole = limits.timeout_seconds
-    timed_out = whole is not None and attempt.start_ns + round(whole * NS_PER_S) <= now_ns
+    timed_out = whole is not None and attempt.start_ns + _span_ns(whole) <= now_ns
     return "timeout" if timed_out else "unresponsive"

@@ -73,6 +73,14 @@ def test_a_query_with_what_is_no_number_is_refused(http: httpx.Client, method: s
         check(answer, is_refused=number in NO_NUMBERS)
 
 
+def test_a_limit_beyond_all_times_never_comes(http: httpx.Client) -> None:
+    """An attempt with an endless limit is looked at like any other once a further limit of it has passed."""
+    config = {"timeout_seconds": 1e300, "unresponsive_seconds": 0.0}
+    made = http.post("/v1/rollouts/start", json={"config": config, "rollout_id": "ro-endless"})
+    assert made.status_code == 200
+    assert http.get("/v1/rollouts/ro-endless/attempts").json()[0]["status"] == "unresponsive"
+
+
 def test_an_input_may_hold_what_is_no_number(http: httpx.Client) -> None:
     """Content is the caller's business: NaN in an input comes back as null, and the list can be read."""
     body = '{"input": {"a": NaN, "b": [1e400]}, "rollout_id": "ro-nan", "metadata": {"x": NaN}}'
