@@ -23,7 +23,7 @@ from agentlightning.testing import ModelServer, Reply, ToolCall, token_ids
 from agentlightning.types import LLM, ProxyLLM
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator, Sequence
     from pathlib import Path
 
     from agentlightning.store import LightningStore
@@ -235,12 +235,51 @@ def test_servers_that_know_token_ids_are_found_out() -> None:
     assert "return_token_ids" not in asked[0]
 
 
+def test_a_server_that_was_not_ready_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that starts, or that wants a key, is asked again later, with the key of the request."""
+    monkeypatch.setattr("agentlightning.server.proxy.probe.AGAIN_S", 0.0)
+    asked: list[dict[str, Any]] = []
+    keys: list[str | None] = []
+    headers = {"authorization": "Bearer sk-program"}
+    stub = _stub(asked, owner="vllm", models=[503, 401], keys=keys)
+    with stub as url, LLMProxy(url, store=open_store("memory://")) as proxy:
+        for _ in range(4):
+            httpx.post(f"{proxy.url}/chat/completions", json=ASKED, headers=headers)
+    assert [body.get("return_token_ids") for body in asked] == [None, None, True, True]
+    assert keys == ["Bearer sk-program"] * 3
+
+
+def test_a_server_that_was_not_ready_is_not_asked_each_time() -> None:
+    """While it is down no request waits for its list of models, and one that has none is not asked again."""
+    for status in (503, 404):
+        keys: list[str | None] = []
+        with _stub([], models=[status] * 3, keys=keys) as url, LLMProxy(url, store=open_store("memory://")) as proxy:
+            for _ in range(3):
+                httpx.post(f"{proxy.url}/chat/completions", json=ASKED)
+        assert len(keys) == 1
+
+
 @contextmanager
-def _stub(asked: list[dict[str, Any]], owner: str = "", events: list[dict[str, Any]] | None = None) -> Generator[str]:
-    """Serve a list of models of *owner*, and an answer, or a stream of *events*, to every POST."""
+def _stub(
+    asked: list[dict[str, Any]],
+    owner: str = "",
+    events: list[dict[str, Any]] | None = None,
+    models: Sequence[int] = (),
+    keys: list[str | None] | None = None,
+) -> Generator[str]:
+    """Serve a list of models of *owner*, and an answer, or a stream of *events*, to every POST.
+
+    The first questions for the list are answered with the statuses *models*; *keys* gets what all of them show.
+    """
+    refused = list(models)
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if keys is not None:
+                keys.append(self.headers["authorization"])
+            if refused:
+                self.send_error(refused.pop(0))
+                return
             self._send(json.dumps({"data": [{"id": "m", "owned_by": owner}]}).encode(), "application/json")
 
         def do_POST(self) -> None:

@@ -7,7 +7,6 @@ an answer waits until the span is durable, so that whoever has seen an answer fi
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from agentlightning._internal.ids import process_key
 from agentlightning.errors import StoreError
 from agentlightning.server.connection import CONNECTION
 from agentlightning.server.fence import FencedStore
+from agentlightning.server.proxy.probe import CREDENTIALS, TokenIds
 from agentlightning.server.proxy.record import NAMES, RecordedCall
 from agentlightning.server.proxy.request import Hall, RefusedError, Request, Room, read_body, refuse, reply
 from agentlightning.server.proxy.sink import resolve
@@ -42,12 +42,11 @@ _HOP = frozenset(
     (b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te",
      b"trailer", b"transfer-encoding", b"upgrade", b"host", b"content-length", b"accept-encoding")
 )  # fmt: skip
-_CREDENTIALS = frozenset({b"authorization", b"x-api-key"})
 _FOR_US = frozenset({b"authorization", wire.PROJECT_HEADER.encode()})
 """Where the proxy asks for tokens, what is for it alone."""
 _HOP_BACK = _HOP - {b"content-length"}
+_WITH_TOKENS = frozenset({"/chat/completions", "/completions"})
 _TRY_NEXT = frozenset({502, 503, 504})
-_PROBE_TIMEOUT_S = 2.0
 _DURABLE_S = 1.0
 """Longest time that the end of an answer waits for a store that is slow; the span is written later then."""
 
@@ -68,7 +67,7 @@ class Relay:
         self._hall = Hall()
         self._upstream = Upstream()
         self._process = process_key()
-        self._has_token_ids: dict[str, bool] = {}
+        self._token_ids = TokenIds(self._upstream)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -189,39 +188,17 @@ class Relay:
         return answer
 
     async def _outgoing(self, backend: Backend, request: Request) -> Outgoing:
-        dropped = _HOP | self._for_us if backend.api_key is None else _HOP | self._for_us | _CREDENTIALS
+        dropped = _HOP | self._for_us if backend.api_key is None else _HOP | self._for_us | CREDENTIALS
         headers = [pair for pair in request.headers if pair[0] not in dropped]
         if backend.api_key is not None:
             key = backend.api_key.encode()
             headers.append((b"x-api-key", key) if backend.anthropic else (b"authorization", b"Bearer " + key))
         headers.append((b"accept-encoding", b"identity"))
         content = request.body
-        if request.path in {"/chat/completions", "/completions"} and await self._knows_token_ids(backend):
+        if request.path in _WITH_TOKENS and await self._token_ids.understands(backend, headers):
             content = _asking_for_tokens(request)
         url = backend.url(request.path) + (f"?{request.query}" if request.query else "")
         return Outgoing(request.method, url, headers, content)
-
-    async def _knows_token_ids(self, backend: Backend) -> bool:
-        """Tell whether *backend* understands ``return_token_ids``; a server that is not asked again says it once."""
-        if backend.token_ids is not None:
-            return backend.token_ids
-        known = self._has_token_ids.get(backend.endpoint)
-        if known is None:
-            known = False
-            with contextlib.suppress(OSError, asyncio.TimeoutError, ValueError, TypeError, KeyError, AttributeError):
-                models = await asyncio.wait_for(self._models(backend), _PROBE_TIMEOUT_S)
-                known = any(model.get("owned_by") in {"vllm", "sglang"} for model in models)
-            self._has_token_ids[backend.endpoint] = known
-        return known
-
-    async def _models(self, backend: Backend) -> list[Any]:
-        key = [(b"authorization", b"Bearer " + backend.api_key.encode())] if backend.api_key else []
-        answer = await self._upstream.send(Outgoing(b"GET", backend.url("/models"), key, b""))
-        try:
-            await answer.head()
-            return json.loads(await answer.read())["data"]
-        finally:
-            answer.close()
 
     async def _pass_on(
         self, backend: Backend, answer: Answer, call: RecordedCall | None, connection: PatientProtocol, send: Send
