@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from agentlightning.pipeline.ledger import Ledger
     from agentlightning.types.protocol import SpanWriter
 
+_MOST_IDLE = 16
+"""Lanes that are kept though nothing waits in them."""
+
 
 class Exporter:
     """Hands batches to the writers of their attempts, in order, each store for itself.
@@ -70,9 +73,15 @@ class Exporter:
             patient: Not to a store whose pause is not over.
             now: Also to a remote store what could wait for more.
         """
-        for key, lane in list(self._lanes.items()):
+        for lane in list(self._lanes.values()):
             lane.deliver(patient=patient, now=now)
-            if len(self._lanes) > 16 and not lane.is_busy:  # noqa: PLR2004 - many short-lived stores
+
+    def forget_idle(self) -> None:
+        """Keep few lanes where stores are many and short-lived; under the worker's lock of order, as ``put`` is."""
+        for key, lane in list(self._lanes.items()):
+            if len(self._lanes) <= _MOST_IDLE:
+                return
+            if not lane.is_busy:
                 del self._lanes[key]
 
     @property

@@ -282,6 +282,7 @@ class Worker:
     def _deliver(self) -> None:
         with self._order:
             flushes, self._flushes = self._flushes, []
+            self._exporter.forget_idle()
         self._delivering_since = time.monotonic()
         if self._has_backlog():
             self._watch.set()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agentlightning.pipeline import lane as lane_module
+from agentlightning.pipeline.export import Exporter
 from agentlightning.pipeline.lane import Lane
 from agentlightning.pipeline.ledger import Account, Ledger
 from agentlightning.pipeline.spill import Spill
@@ -158,3 +159,27 @@ def test_a_rescue_does_not_wait_for_ever(
     assert ledger.account() == Account(1, waiting=1)
     lane.rescue()
     assert ledger.account() == Account(1, waiting=1, spilled=1)
+
+
+def test_a_store_that_gets_something_is_not_forgotten(
+    ledger: Ledger, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a batch is on its way into an idle lane, the worker looks through many of them: it is delivered."""
+    stores = {f"at-{number}": RecordingStore() for number in range(20)}
+    exporter = Exporter(lambda attempt: stores[attempt], ledger)
+    for attempt in stores:
+        exporter.put(WriteBatch(spans=[make_record(attempt_id=attempt)]))
+    exporter.deliver()
+    plain = Lane.put
+
+    def late(self: Lane, batch: WriteBatch, *, relieve: bool) -> None:
+        exporter.deliver()
+        plain(self, batch, relieve=relieve)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Lane, "put", late)
+        exporter.put(WriteBatch(spans=[make_record(attempt_id="at-3")]))
+    exporter.deliver()
+    assert len(stores["at-3"].spans) == 2
+    exporter.forget_idle()
+    assert len(vars(exporter)["_lanes"]) == 16
