@@ -25,6 +25,7 @@ from agentlightning.store import wire
 from agentlightning.store.base import LightningStore
 from agentlightning.store.batch_client import BatchClient, open_exchange
 from agentlightning.store.exchange import Request
+from agentlightning.store.lifecycle import QUEUEING
 from agentlightning.store.pack import from_json, to_json
 from agentlightning.types.change import ChangeCursor, Changes
 from agentlightning.types.core import Attempt, AttemptedRollout, Rollout
@@ -213,6 +214,8 @@ class LightningStoreClient(LightningStore):
     async def change_rollout(self, rollout_id: str, change: RolloutChange) -> Rollout:
         """Change the fields that are given; see ``LightningStore``."""
         body = change.given()
+        if body.get("status") in QUEUEING:
+            body["attempt_count"] = len(await self.query_attempts(rollout_id))  # the request may be repeated
         if "config" in body:
             body["config"] = body["config"].model_dump(mode="json")
         return Rollout.model_validate(await self._send("PATCH", _path(rollout_id), body=to_json(body).encode()))

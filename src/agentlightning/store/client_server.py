@@ -141,6 +141,7 @@ class UpdateRolloutRequest(BaseModel):
     status: RolloutStatus = "queuing"
     config: RolloutConfig = Field(default_factory=RolloutConfig)
     metadata: Metadata | None = None
+    attempt_count: Count = 0
 
 
 class UpdateAttemptRequest(BaseModel):

@@ -73,6 +73,9 @@ class RolloutChange(_Change):
     status: RolloutStatus | Unset = UNSET
     config: RolloutConfig | Unset = UNSET
     metadata: Metadata | Unset | None = UNSET
+    attempt_count: int | Unset = UNSET
+    """Attempts that the caller knows of: where there are others, the status is not changed. Who queues a rollout again
+    and repeats that after a lost answer must not take it away from whom has claimed it in between."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from agentlightning.types.core import AttemptedRollout
+
 DELAYS = (0.01, 0.01, 0.01)
 
 
@@ -27,10 +29,10 @@ class Relay(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         server: Any = self.server
-        body = self.rfile.read(int(self.headers["content-length"]))
+        body = self.rfile.read(int(self.headers.get("content-length", "0")))
         behind = http.client.HTTPConnection(server.behind, timeout=30)
         headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
-        behind.request("POST", self.path, body, headers)
+        behind.request(self.command, self.path, body, headers)
         answer = behind.getresponse()
         content = answer.read()
         behind.close()
@@ -38,6 +40,7 @@ class Relay(http.server.BaseHTTPRequestHandler):
             server.seen[self.path] = server.seen.get(self.path, 0) + 1
             is_lost = server.seen[self.path] <= server.lost
         if is_lost:
+            server.on_lost(self.command)
             self.close_connection = True
             return
         self.send_response(answer.status)
@@ -45,6 +48,8 @@ class Relay(http.server.BaseHTTPRequestHandler):
         self.send_header("content-length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
+
+    do_GET = do_PATCH = do_POST  # noqa: N815 - names of the base class
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name of the base class
         """Say nothing."""
@@ -65,7 +70,7 @@ def relay(store: SqliteLightningStore) -> Iterator[Any]:
         server: Any = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Relay)
         server.daemon_threads = True
         server.behind, server.seen, server.lost = urlsplit(running.endpoint).netloc, {}, 0
-        server.lock = threading.Lock()
+        server.lock, server.on_lost = threading.Lock(), str
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield server
@@ -136,3 +141,25 @@ async def test_no_claim_is_lost_or_given_twice_between_many_workers(relay: Any, 
         await client.close()
     taken = [rollout_id for found in lists for rollout_id in found]
     assert sorted(taken) == sorted(ids)
+
+
+async def test_a_rollout_that_was_queued_again_is_not_taken_from_its_next_worker(
+    relay: Any, store: SqliteLightningStore
+) -> None:
+    """Who queues a rollout again and gets no answer repeats that; whoever claimed it in between keeps it."""
+    rollout = await store.start_rollout("a")
+    await store.update_attempt(rollout.rollout_id, "latest", status="failed")
+    client = client_of(relay, lost=1)
+    claims: list[AttemptedRollout | None] = []
+
+    def claim(method: str) -> None:
+        """Claim what is queued, after the request has arrived and before it comes again."""
+        if method == "PATCH":
+            claims.append(asyncio.run(store.dequeue_rollout()))
+
+    relay.on_lost = claim
+    changed = await client.update_rollout(rollout.rollout_id, status="queuing", metadata={"b": 1})
+    await client.close()
+    assert [claimed and claimed.attempt.sequence_id for claimed in claims] == [2]
+    assert (changed.status, changed.metadata) == ("preparing", {"b": 1})
+    assert await store.dequeue_rollout() is None

@@ -10,6 +10,7 @@ from agentlightning.server.routes.spans import MAX_HOLD_S
 from agentlightning.server.routes.state import state_of
 from agentlightning.store import client_server as bodies  # noqa: TC001 - FastAPI reads the annotations
 from agentlightning.store.base import LightningStore, is_finished
+from agentlightning.store.request import RolloutChange
 from agentlightning.types.core import Attempt, AttemptedRollout, Rollout
 from agentlightning.types.query import RolloutFilter
 from agentlightning.types.resources import ResourcesUpdate  # noqa: TC001 - FastAPI reads the annotations
@@ -110,7 +111,7 @@ async def get_rollout(request: Request, rollout_id: str) -> Rollout | None:
 async def update_rollout(request: Request, rollout_id: str, body: bodies.UpdateRolloutRequest) -> Rollout:
     """Change what is given."""
     given = {name: getattr(body, name) for name in body.model_fields_set}
-    return await _store(request).update_rollout(rollout_id, **given)
+    return await _store(request).change_rollout(rollout_id, RolloutChange(**given))
 
 
 @router.get("/rollouts/{rollout_id}/children")

@@ -237,6 +237,9 @@ class SqlLightningStore(SqlContents, LightningStore):
             rollout = _rollout(transaction, rollout_id)
             fields = change.given()
             status: RolloutStatus | None = fields.pop("status", None)
+            attempt_count = fields.pop("attempt_count", None)
+            if attempt_count not in {None, len(transaction.fetch("attempts", (rollout_id,)))}:
+                status = None
             if fields:
                 _set_rollout_fields(transaction, rollout.model_copy(update=fields))
             if status is not None:
