@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import struct
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -71,10 +72,19 @@ def through(url: str, **more: Any) -> tuple[httpx.Response, dict[str, Any]]:
         [b"HTTP/1.1 200 OK\ncontent-length: 2\n\n{}"],
         [b"HTTP/1.1 200 OK\r\nx-empty:\r\n\r\n", b"{", b"}"],
         [b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\n", b"{}"],
+        [b"HTTP/1.1 200 OK\r\ntransfer-encoding: identity\r\n\r\n", b"{}"],
         [b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n", b"1\r\n}\r\n0\r\nx: 1\r\n\r\n"],
         [b"HTTP", b"/1.1 200 O", b"K\r\nconte", b"nt-length: 2\r\n\r\n{}"],
     ],
-    ids=["informs first", "bare line feeds", "ends with the connection", "1.0", "trailers", "head in pieces"],
+    ids=[
+        "informs first",
+        "bare line feeds",
+        "ends with the connection",
+        "1.0",
+        "another encoding",
+        "trailers",
+        "head in pieces",
+    ],
 )
 def test_answers_as_servers_write_them(answer: list[bytes]) -> None:
     """All that clients take for an answer is passed on."""
@@ -101,6 +111,60 @@ def test_what_is_no_answer_is_502(answer: list[bytes]) -> None:
         got, _ = through(url)
     assert got.status_code == 502
     assert got.json()["error"]["type"] == "backend_unreachable"
+
+
+def test_an_answer_that_ends_by_a_reset_is_not_whole() -> None:
+    """An answer without a length ends with its connection; one that is torn down has not ended."""
+    go_on, got = threading.Event(), threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            client = listener.accept()[0]
+            client.recv(65_536)
+            client.sendall(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n" + CHUNK)
+            got.wait(10)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+            go_on.set()
+
+        threading.Thread(target=serve, daemon=True).start()
+        store = open_store("memory://")
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        with LLMProxy({"endpoint": url, "token_ids": False}, store=store) as proxy, httpx.Client() as client:
+            asked = client.build_request("POST", f"{proxy.url}/chat/completions", json={**ASKED, "stream": True})
+            parts = client.send(asked, stream=True).iter_raw()
+            assert next(parts) == CHUNK
+            got.set()
+            with pytest.raises(httpx.RemoteProtocolError):
+                list(parts)
+    (rollout,) = asyncio.run(store.query_rollouts())
+    (span,) = asyncio.run(store.query_spans(rollout.rollout_id))
+    assert span.status.status_code == "ERROR"
+
+
+def test_a_connection_that_was_idle_for_long_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers close what is idle, often after 5 s: a request on such a connection would be lost on its way."""
+    monkeypatch.setattr("agentlightning.server.proxy.upstream._MOST_IDLE_S", 0.0)
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+
+        def serve() -> None:  # once on each connection, and none is closed
+            for number in range(2):
+                client = stack.enter_context(listener.accept()[0])
+                client.recv(65_536)
+                client.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n[%d]" % number)
+
+        threading.Thread(target=serve, daemon=True).start()
+        proxy = stack.enter_context(proxy_of(f"http://127.0.0.1:{listener.getsockname()[1]}/v1"))
+        got = [httpx.post(f"{proxy.url}/chat/completions", json=ASKED).json() for _ in range(2)]
+    assert got == [[0], [1]]
+
+
+def test_an_answer_has_one_date() -> None:
+    """The backend's date is passed on, and no other is added."""
+    with raw_server([b"HTTP/1.1 200 OK\r\ndate: then\r\ncontent-length: 2\r\n\r\n{}"]) as (url, _):
+        got, _ = through(url)
+    assert got.headers.get_list("date") == ["then"]
 
 
 def test_a_connection_that_says_more_than_it_was_asked_is_not_used_again() -> None:

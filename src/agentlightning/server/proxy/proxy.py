@@ -91,6 +91,7 @@ class LLMProxy:
         relay = Relay(Pool(self.backends), self._sink, self._rules, behind, has_tokens=has_tokens)
         config = make_config(relay, self._options)
         config.proxy_headers = False  # a layer less for each call
+        config.date_header = False  # the backend's is passed on
         server = uvicorn.Server(config)
         thread = threading.Thread(
             target=_serve, args=(server, relay, listener), name="agentlightning-proxy", daemon=True

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import re
 import ssl
+import time
 from collections import deque
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,6 +26,8 @@ CONNECT_TIMEOUT_S = 10.0
 """Longest time until a connection stands, TLS included."""
 _MOST_IDLE = 64
 """Connections to one server that are kept open without a request."""
+_MOST_IDLE_S = 4.0
+"""So long a connection is kept without a request; many servers close it after 5 s."""
 _MOST_WAITING_BYTES = 2**18
 """Of an answer that is taken more slowly than it comes, so much waits here; the rest waits in the server."""
 _NOT_IN_A_HEAD: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -225,7 +228,9 @@ class _Connection(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Take the loss as in ``eof_received``."""
+        """Take the loss as in ``eof_received``; a connection that is torn down ends no answer."""
+        if exc is not None:
+            self._ends_with_connection = False
         self._lost(f"{type(exc).__name__}: {exc}" if exc else "the server closed the connection")
 
     def _lost(self, reason: str) -> None:
@@ -267,9 +272,7 @@ class _Connection(asyncio.Protocol):
         self.status = status
         self.has_head = True
         self._may_stay = self._parser.should_keep_alive()
-        names = {name.lower() for name, _ in self.raw_headers}
-        has_end = status in _WITHOUT_BODY or names & {b"content-length", b"transfer-encoding"}
-        self._ends_with_connection = not has_end
+        self._ends_with_connection = status not in _WITHOUT_BODY and not any(map(_gives_end, self.raw_headers))
         if not self._expects_body:  # the parser waits for the body that the headers announce
             self._may_stay, self.is_over = False, True
 
@@ -283,6 +286,8 @@ class _Connection(asyncio.Protocol):
         """Note the end of the answer, unless it only informed."""
         self.is_over = self.has_head
 
+    idle_since = 0.0
+    """When it was given back, by the monotonic clock."""
     status = 0
     has_head = False
     """Whether status and headers are there."""
@@ -291,6 +296,13 @@ class _Connection(asyncio.Protocol):
     """Whether the server keeps the connection open after the answer."""
     _ends_with_connection = False
     _size = 0
+
+
+def _gives_end(header: tuple[bytes, bytes]) -> bool:
+    """Tell whether *header* says how long the body is; of the encodings only the chunked one does."""
+    name, value = header
+    name = name.lower()
+    return name == b"content-length" or (name == b"transfer-encoding" and value.lower().endswith(b"chunked"))
 
 
 class Upstream:
@@ -311,9 +323,10 @@ class Upstream:
         key = _place(request.url)[0]
         idle = self._idle.get(key)
         connection = None
+        oldest = time.monotonic() - _MOST_IDLE_S
         while idle and connection is None:
             connection = idle.pop()
-            if not connection.is_open:
+            if not connection.is_open or connection.idle_since < oldest:
                 connection.abort()
                 connection = None
         connection = connection or await self._connect(key)
@@ -339,6 +352,7 @@ class Upstream:
         """Keep *connection* for another request, or close it."""
         idle = self._idle.setdefault(connection.key, deque())
         if len(idle) < _MOST_IDLE and connection.is_free:
+            connection.idle_since = time.monotonic()
             idle.append(connection)
         else:
             connection.abort()
