@@ -153,7 +153,6 @@ class Pipeline:
         writers = (self._default, *self._routes.values(), *self._late.values())
         for writer in {id(writer): writer for writer in writers}.values():
             writer.after_fork()
-        parent.worker.abandon()
 
     def _route(self, attempt_id: str) -> SpanWriter:
         return self._routes.get(attempt_id) or self._late.get(attempt_id, self._default)
@@ -274,6 +273,9 @@ class _Process:
         self.lock = threading.RLock()
         self.fork_lock_held = self.making_held = False
         failures.after_fork()
+        if self.pipeline is not None:  # at once: a child that traces nothing would keep the lock of a replay
+            with guard("fork"):
+                self.pipeline.worker.abandon()
         self.parent, self.pipeline = self.pipeline or self.parent, None
 
 

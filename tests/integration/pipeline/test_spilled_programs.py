@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sqlite3
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentlightning.pipeline.ledger import Account
+from agentlightning.pipeline.lock import FolderLock
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -112,3 +115,36 @@ replay.replay_spill(open_writer(), timeout_s=10)
     assert programs.stored() == 1_201
     assert not programs.segments()
     assert programs.account() == Account()
+
+
+def test_a_child_that_traces_nothing_keeps_no_lock(programs: Programs) -> None:
+    """A program forks while it replays, and is killed: the next one can go on, though the child lives."""
+    code = """
+from pathlib import Path
+from agentlightning.pipeline.replay import Replayer
+from agentlightning.pipeline.segment import SpillFolder
+emit(1); flush(10)
+worker = get_pipeline().worker
+worker.busy.acquire()
+(lane,) = worker._exporter._lanes.values()
+folder = SpillFolder(Path(os.environ["AGL_STORE"] + ".spill"), 1_000)
+folder.make()
+lane._replayer = Replayer(folder)
+assert lane._replayer._lock.acquire()
+child = os.fork()
+if not child:
+    time.sleep(60)
+print(child, flush=True)
+os.kill(os.getpid(), 9)
+"""
+    process = programs.start(code)
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    try:
+        assert process.wait(30) == -signal.SIGKILL
+        lock = FolderLock(Path(f"{programs.store}.spill"))
+        assert lock.acquire()
+        lock.release()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        process.communicate(timeout=30)
