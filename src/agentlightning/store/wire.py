@@ -16,7 +16,7 @@ import msgspec
 from agentlightning import errors
 from agentlightning.store.pack import plain
 from agentlightning.types.change import ChangeCursor
-from agentlightning.types.query import RolloutFilter, SpanRow
+from agentlightning.types.query import SpanRow
 from agentlightning.types.record import SpanRecord, WriteBatch
 
 if TYPE_CHECKING:
@@ -64,14 +64,6 @@ class NumberedSpan(msgspec.Struct):
 
     record: SpanRecord
     sequence_id: int
-
-
-class RolloutQuery(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """Arguments of ``query_rollouts``."""
-
-    status: list[str] | None = None
-    rollout_ids: list[str] | None = None
-    where: RolloutFilter | None = None
 
 
 class ChangesReply(msgspec.Struct):

@@ -16,7 +16,6 @@ from agentlightning.store.pack import to_json
 
 if TYPE_CHECKING:
     from fastapi import Request
-    from pydantic import BaseModel
 
     from agentlightning.server.gate import Gate
     from agentlightning.store.base import LightningStore
@@ -62,8 +61,3 @@ def state_of(request: Request) -> ServerState:
 def json_reply(value: object) -> Response:
     """Return *value* as JSON."""
     return Response(to_json(value).encode(), media_type=wire.JSON)
-
-
-def plain(model: BaseModel) -> object:
-    """Return a public model as plain data; inputs and metadata stay what JSON held."""
-    return model.model_dump(mode="json")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from agentlightning._internal.clock import NS_PER_S, now_ns, to_ns
 from agentlightning._internal.ids import new_resources_id
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from agentlightning.store.sql.connector import Row, Transaction
     from agentlightning.types.query import SpanRow
     from agentlightning.types.resources import NamedResources
-
-T = TypeVar("T")
 
 _DAY_NS = 86_400 * NS_PER_S
 _PRUNE_STEP = 200

@@ -6,9 +6,9 @@ Queries run on a helper thread, so an event loop never waits for a disk.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from agentlightning._internal.clock import NS_PER_S, now_ns, to_ns
+from agentlightning._internal.clock import now_ns, to_ns
 from agentlightning._internal.ids import new_attempt_id, process_key
 from agentlightning.errors import AccessError, UnknownIdError
 from agentlightning.store import lifecycle
@@ -27,12 +27,6 @@ if TYPE_CHECKING:
     from agentlightning.store.request import AttemptChange, NewRollouts, RolloutChange
     from agentlightning.store.sql.connector import Row, Transaction
     from agentlightning.types.core import Attempt, AttemptedRollout, AttemptStatus, Rollout, RolloutStatus
-
-T = TypeVar("T")
-
-_DAY_NS = 86_400 * NS_PER_S
-_PRUNE_STEP = 200
-"""Rollouts that retention deletes in one transaction, so that writers need not wait long."""
 
 
 class SqlLightningStore(SqlContents, LightningStore):
