@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -24,12 +24,10 @@ from agentlightning.types.change import ChangeCursor, Changes
 from agentlightning.types.tracer import Span
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from agentlightning.store.sql.connector import Transaction
     from agentlightning.types.core import Rollout
-
-T = TypeVar("T")
 
 MAX_OPEN_SPANS = 10_000
 """Open spans that a cursor carries; the oldest are forgotten first."""
@@ -59,7 +57,7 @@ class SqlFollow(SqlHandle):
                 await listener.wait(left)
 
     async def _changes(self, after: ChangeCursor | None) -> Changes:
-        return await self._look(
+        return await self.look(
             lambda transaction: _changes(transaction, self.project, after, self.connector.generation())
         )
 
@@ -67,16 +65,6 @@ class SqlFollow(SqlHandle):
         """Return spans in full by trace and span id; see ``LightningStore``."""
         found = await self.fetch("spans_by_key", (to_json([list(key) for key in keys]),))
         return await asyncio.to_thread(lambda: [Span.from_record(*rows.to_span_record(row)) for row in found])
-
-    async def _look(self, work: Callable[[Transaction], T]) -> T:
-        def look() -> T:
-            """Read; in a transaction that writes only where an attempt is overdue."""
-            with self.connector.read() as transaction:
-                if self.connector.is_read_only or not transaction.fetch("is_any_due", (now_ns(),)):
-                    return work(transaction)
-            return self.changed_by(work)
-
-        return await asyncio.to_thread(look)
 
 
 def _changes(transaction: Transaction, project: str, after: ChangeCursor | None, generation: str) -> Changes:

@@ -66,15 +66,19 @@ class SqlHandle:
 
     async def fetch(self, query: str, parameters: Sequence[object]) -> list[Row]:
         """Return the rows of a named query, after overdue attempts were dealt with."""
+        return await self.look(lambda transaction: transaction.fetch(query, parameters))
 
-        def fetch() -> list[Row]:
+    async def look(self, work: Callable[[Transaction], T]) -> T:
+        """Do *work*, which only reads, after overdue attempts were dealt with."""
+
+        def look() -> T:
             """Read; in a transaction that writes only where an attempt is overdue."""
             with self.connector.read() as transaction:
                 if self.connector.is_read_only or not transaction.fetch("is_any_due", (now_ns(),)):
-                    return transaction.fetch(query, parameters)
-            return self.changed_by(lambda transaction: transaction.fetch(query, parameters))
+                    return work(transaction)
+            return self.changed_by(work)
 
-        return await asyncio.to_thread(fetch)
+        return await asyncio.to_thread(look)
 
     async def fetch_one(self, query: str, parameters: Sequence[object]) -> Row | None:
         """Return the first row of a named query, or None."""
