@@ -15,7 +15,7 @@ from agentlightning.server.forward.message import message_of
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from agentlightning.server.forward.target import Answer, OtlpTarget
+    from agentlightning.server.forward.target import BackendReply, OtlpTarget
     from agentlightning.types.record import SpanRecord
 
 log = logging.getLogger("agentlightning.forward")
@@ -127,7 +127,7 @@ class Delivery:
         self._sleep = sleep
         self._was_taken = False
         self._refused_alone = 0
-        self._faults: list[tuple[SpanRecord, Answer]] = []
+        self._faults: list[tuple[SpanRecord, BackendReply]] = []
 
     async def deliver(self, batch: Sequence[SpanRecord]) -> None:
         """Send *batch*; what a backend will never take is skipped, what is too large for it goes in halves.
@@ -164,7 +164,7 @@ class Delivery:
         for _, answer in self._faults:
             self._counts.skip(answer.reason, 1)
 
-    async def _insist(self, spans: list[SpanRecord]) -> Answer | None:
+    async def _insist(self, spans: list[SpanRecord]) -> BackendReply | None:
         """Send *spans* until there is an answer that counts; None when none of them can be sent at all."""
         body = await asyncio.to_thread(self._body_of, spans)
         if not spans:
@@ -201,7 +201,7 @@ class Delivery:
             spans[:] = good
             return message_of(spans).SerializeToString()
 
-    def _take(self, count: int, answer: Answer) -> None:
+    def _take(self, count: int, answer: BackendReply) -> None:
         self._was_taken = True
         rejected = min(count, answer.rejected)
         self._counts.sent += count - rejected

@@ -42,7 +42,7 @@ Verdict = Literal["taken", "again", "not_allowed", "too_large", "refused"]
 
 
 @dataclass(frozen=True)
-class Answer:
+class BackendReply:
     """What became of a request."""
 
     verdict: Verdict
@@ -126,7 +126,7 @@ class OtlpTarget:
             msg = f"cannot read the certificates in {ca_file!r}: {error}; name a PEM file"
             raise SettingError(msg) from error
 
-    def send(self, body: bytes) -> Answer:
+    def send(self, body: bytes) -> BackendReply:
         """Send an ``ExportTraceServiceRequest`` once and say what became of it; a second time only after a 401."""
         answer = self._send(body)
         if answer.is_unauthorized and self._on_unauthorized is not None:
@@ -134,7 +134,7 @@ class OtlpTarget:
             answer = self._send(body)
         return answer
 
-    def _send(self, body: bytes) -> Answer:
+    def _send(self, body: bytes) -> BackendReply:
         headers = {**self._headers(), "content-type": wire.PROTOBUF}
         if self._compress and len(body) >= _GZIP_FROM_BYTES:
             body = gzip.compress(body, 1, mtime=0)
@@ -144,9 +144,11 @@ class OtlpTarget:
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
             problem = certificate_problem(error)
             if problem:
-                return Answer("not_allowed", f"its certificate is not trusted: {problem}; name its issuer with --ca")
-            return Answer("again", str(error) or type(error).__name__)
-        return answer_of(response)
+                return BackendReply(
+                    "not_allowed", f"its certificate is not trusted: {problem}; name its issuer with --ca"
+                )
+            return BackendReply("again", str(error) or type(error).__name__)
+        return reply_of(response)
 
     def _open(self) -> httpx.Client:
         with self._lock:
@@ -163,27 +165,27 @@ class OtlpTarget:
             self._client = None
 
 
-def answer_of(response: httpx.Response) -> Answer:
+def reply_of(response: httpx.Response) -> BackendReply:
     """Return what *response* means."""
     status = response.status_code
     if response.is_success:
         return _taken(response)
     reason = f"status {status}"
     if status in _BUSY:
-        return Answer("again", reason, retry_after_s=retry_after_s(response.headers.get("retry-after", "")))
+        return BackendReply("again", reason, retry_after_s=retry_after_s(response.headers.get("retry-after", "")))
     if status in _NOT_ALLOWED or response.is_redirect:
-        return Answer("not_allowed", reason, is_unauthorized=status == _UNAUTHORIZED)
+        return BackendReply("not_allowed", reason, is_unauthorized=status == _UNAUTHORIZED)
     if status == _TOO_LARGE:
-        return Answer("too_large", "too large")
-    return Answer("refused", reason, is_fault=response.is_server_error)
+        return BackendReply("too_large", "too large")
+    return BackendReply("refused", reason, is_fault=response.is_server_error)
 
 
-def _taken(response: httpx.Response) -> Answer:
+def _taken(response: httpx.Response) -> BackendReply:
     try:
         partial = ExportTraceServiceResponse.FromString(response.content).partial_success
     except DecodeError:  # some backends answer with text, and took it all the same
-        return Answer("taken")
-    return Answer("taken", partial.error_message[:_REASON_LENGTH], rejected=max(0, partial.rejected_spans))
+        return BackendReply("taken")
+    return BackendReply("taken", partial.error_message[:_REASON_LENGTH], rejected=max(0, partial.rejected_spans))
 
 
 def retry_after_s(text: str) -> float:
