@@ -48,13 +48,14 @@ def test_a_token_of_ours_goes_to_no_model_server(api_key: str | None, *, is_anth
         backend = {"endpoint": root, "api_key": api_key, "anthropic": is_anthropic, "token_ids": False}
         with guarded(backend, open_store("memory://")) as (proxy, token):
             headers = {"authorization": f"Bearer {token}", "x-agl-project": "default", "x-api-key": "sk-program"}
+            headers["api-key"] = "sk-program"  # Azure's
             httpx.post(f"{proxy.url}/{path}", json=ASKED, headers=headers)
         (sent,) = [request.headers for request in server.requests]
     assert token not in str(sent)
     assert "x-agl-project" not in sent
-    keys = {name: value for name, value in sent.items() if name in {"authorization", "x-api-key"}}
+    keys = {name: value for name, value in sent.items() if name in {"authorization", "x-api-key", "api-key"}}
     if api_key is None:
-        assert keys == {"x-api-key": "sk-program"}
+        assert keys == {"x-api-key": "sk-program", "api-key": "sk-program"}
     else:
         assert keys == ({"x-api-key": api_key} if is_anthropic else {"authorization": f"Bearer {api_key}"})
 

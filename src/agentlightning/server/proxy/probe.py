@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from agentlightning.server.proxy.backend import Backend
     from agentlightning.server.proxy.upstream import Upstream
 
-CREDENTIALS = frozenset({b"authorization", b"x-api-key"})
+CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key"})
 _TIMEOUT_S = 2.0
 AGAIN_S = 30.0
 """So long after a try without an answer that says something, the next one."""

@@ -151,7 +151,7 @@ class Relay:
             await self._keep(call, "the program left before the answer was complete", gone=True)
 
     async def _relay(self, request: Request, call: RecordedCall | None, send: Send) -> None:
-        problem = "no backend serves this path"
+        problem = f"no backend speaks {'Anthropic' if request.is_anthropic else 'OpenAI'}'s API"
         model = (request.fields or {}).get("model")
         candidates = self._pool.candidates(model, anthropic=request.is_anthropic)
         for place, backend in enumerate(candidates):
