@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import click
 import psutil
@@ -29,8 +29,10 @@ from agentlightning.server.agentops.title import set_title
 from agentlightning.store.url import canonical_url, default_store_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Generator
     from pathlib import Path
+
+    from agentlightning.types.record import JsonObject
 
 _DETACH_S = 30.0
 _STOP_S = 15.0
@@ -62,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
     run(["agentops", *(sys.argv[1:] if arguments is None else arguments)])
 
 
-def options_of(given: Mapping[str, Any]) -> AgentOpsServerOptions:
+def options_of(given: JsonObject) -> AgentOpsServerOptions:
     """Return what the options of the command line mean."""
     return AgentOpsServerOptions(
         host=given["host"],
@@ -141,7 +143,7 @@ def detach(port: int, options: AgentOpsServerOptions) -> int:
         timer.start()
         text = answer.readline()
         timer.cancel()
-    told = cast("dict[str, Any]", json.loads(text)) if text else {}
+    told = cast("JsonObject", json.loads(text)) if text else {}
     if "url" not in told:
         problem = told.get("problem") or f"the server did not start; its log is {default_log_file()}"
         raise ServerStartError(problem)
@@ -217,7 +219,7 @@ def _pid_file(manager: AgentOpsServerManager) -> Generator[Running]:
     """Write the file of a server and delete it at its end: the number on the first line, then an object."""
     port = manager.get_port() or 0
     file = state_folder() / f"{port}.pid"
-    told: dict[str, Any] = {
+    told: JsonObject = {
         "process": process_key(),
         "port": port,
         "url": manager.url,
@@ -266,7 +268,7 @@ def _tell(ready_fd: int | None, what: dict[str, object]) -> None:
 
 def _daemon() -> int:
     """Be the daemon that ``detach`` starts."""
-    told: dict[str, Any] = json.loads(os.environ.pop(_OPTIONS_VARIABLE))
+    told: JsonObject = json.loads(os.environ.pop(_OPTIONS_VARIABLE))
     told["allowed_hosts"] = tuple(told["allowed_hosts"])
     set_title("agl-agentops: manager")
     os.umask(0o077)

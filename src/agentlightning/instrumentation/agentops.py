@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agentlightning import settings
 from agentlightning._internal.guard import guard
@@ -62,11 +62,12 @@ class AgentOpsInstrumentor(Instrumentor):
 
     def _follow_openai(self) -> None:
         """Instrument openai as well: now, or as soon as the SDK does."""
-        library: Any = importlib.import_module("agentops.instrumentation")
-        original: Callable[..., Any] = library.instrument_one
+        library = importlib.import_module("agentops.instrumentation")
+        original: Callable[..., object] = library.instrument_one
 
-        def instrument_one(loader: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - of the SDK
-            result = original(loader, *args, **kwargs)
+        def instrument_one(*args: object, **kwargs: object) -> object:
+            """Instrument one library as the SDK does, and openai by our part as well once it is there."""
+            result = original(*args, **kwargs)
             with guard("agentops.openai"):
                 self._start_openai()
             return result

@@ -23,8 +23,11 @@ from agentlightning.instrumentation.base import Patches
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
+    from uuid import UUID
 
     from opentelemetry.trace import Span
+    from opentelemetry.util.types import AttributeValue
 
 __all__ = ["instrument_agentops_langchain", "make_handler", "on_chain_start", "uninstrument_agentops_langchain"]
 
@@ -42,7 +45,7 @@ def __getattr__(name: str) -> object:
     raise AttributeError(msg)
 
 
-def _sdk() -> Any:  # noqa: ANN401 - of the SDK
+def _sdk() -> ModuleType:
     return importlib.import_module("agentops.integration.callbacks.langchain")
 
 
@@ -52,7 +55,9 @@ def _original_on_chain_start() -> Callable[..., None]:
     return original
 
 
-def on_chain_start(self: Any, serialized: dict[str, Any] | None, inputs: dict[str, Any], **kwargs: Any) -> None:  # noqa: ANN401 - as LangChain calls it
+def on_chain_start(
+    self: object, serialized: dict[str, object] | None, inputs: dict[str, object], **kwargs: object
+) -> None:
     """Run when a chain starts: its name is that of the run where the chain itself says none."""
     known = dict(serialized or {})
     for key, source in (("name", "name"), ("id", "run_id")):
@@ -63,7 +68,7 @@ def on_chain_start(self: Any, serialized: dict[str, Any] | None, inputs: dict[st
 
 @lru_cache(maxsize=1)
 def _handler_class() -> Any:  # noqa: ANN401 - a class whose base comes with the SDK
-    base: Any = _sdk().LangchainCallbackHandler
+    base = _sdk().LangchainCallbackHandler
 
     class LightningLangchainHandler(base):
         """The SDK's handler, for any number of runs at once."""
@@ -79,9 +84,9 @@ def _handler_class() -> Any:  # noqa: ANN401 - a class whose base comes with the
             self,
             operation_name: str,
             span_kind: str,
-            run_id: Any = None,  # noqa: ANN401
-            attributes: dict[str, Any] | None = None,
-            parent_run_id: Any = None,  # noqa: ANN401
+            run_id: UUID | None = None,
+            attributes: dict[str, object] | None = None,
+            parent_run_id: UUID | None = None,
         ) -> Span:
             named = {"agentops.span.kind": span_kind, "agentops.operation.name": operation_name}
             found = {key: value for key, value in {**(attributes or {}), **named}.items() if value is not None}
@@ -97,7 +102,7 @@ def _handler_class() -> Any:  # noqa: ANN401 - a class whose base comes with the
                 self.context_tokens[run_id] = context_api.attach(trace.set_span_in_context(span))
             return span
 
-        def _end_span(self, run_id: Any) -> None:  # noqa: ANN401
+        def _end_span(self, run_id: UUID | None) -> None:
             with self._lock:
                 span: Span | None = self.active_spans.pop(run_id, None)
                 token = self.context_tokens.pop(run_id, None)
@@ -111,7 +116,7 @@ def _handler_class() -> Any:  # noqa: ANN401 - a class whose base comes with the
     return LightningLangchainHandler
 
 
-def _simple(attributes: dict[str, Any]) -> dict[str, Any]:
+def _simple(attributes: dict[str, object]) -> dict[str, AttributeValue]:
     """Return *attributes* with values that OpenTelemetry takes; it would warn about the others."""
     return {
         key: value if isinstance(value, (str, bool, int, float, list)) else str(value)
@@ -164,7 +169,7 @@ def instrument_agentops_langchain() -> None:
             return
         handler = make_handler()
         base = _sdk().LangchainCallbackHandler
-        context: Any = importlib.import_module("langchain_core.tracers.context")
+        context = importlib.import_module("langchain_core.tracers.context")
         _original_on_chain_start()
         _installed.started_sdk = not registry.is_active("agentops")
         instrument_agentops()
@@ -188,7 +193,7 @@ def uninstrument_agentops_langchain() -> None:
             uninstrument_agentops()
 
 
-def _hooks(context: Any) -> list[object]:  # noqa: ANN401 - a module
+def _hooks(context: ModuleType) -> list[object]:
     """Return LangChain's list of hooks; there is no public way to take one out."""
     found: list[object] = context._configure_hooks  # noqa: SLF001 - see above
     return found

@@ -30,8 +30,10 @@ from agentlightning.instrumentation.agentops_call import announced
 from agentlightning.instrumentation.agentops_transport import answer_here, forgive_sign_in, replace_exporters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from types import ModuleType
+
+    from opentelemetry.trace import Span
 
     from agentlightning.instrumentation.base import Patches
 
@@ -81,7 +83,7 @@ def mend(patches: Patches, found: str, *, stay: bool) -> Callable[[], None]:
 def _leave_out_frameworks() -> Callable[[], None]:
     """Take frameworks out of the table by which the SDK chooses what it instruments."""
     library = importlib.import_module("agentops.instrumentation")
-    table: dict[str, Any] = library.AGENTIC_LIBRARIES
+    table: dict[str, object] = library.AGENTIC_LIBRARIES
     watched = getattr(library, "TARGET_PACKAGES", None)
     unwanted = ["langgraph", "smolagents"]
     if not _is_installed("openai-agents"):
@@ -91,6 +93,7 @@ def _leave_out_frameworks() -> Callable[[], None]:
     seen.difference_update(taken)
 
     def undo() -> None:
+        """Put back what was taken out, and is not there again."""
         seen.update(taken)
         for name, entry in taken.items():
             table.setdefault(name, entry)
@@ -116,7 +119,8 @@ class _Context:
     def __init__(self, real: ModuleType) -> None:
         self._real = real
 
-    def detach(self, token: Any) -> None:  # noqa: ANN401 - of OpenTelemetry
+    def detach(self, token: object) -> None:
+        """Detach *token*, unless that was done when its stream began."""
         if token is not _DETACHED:
             self._real.detach(token)
 
@@ -142,7 +146,8 @@ def _detach_streams(patches: Patches) -> None:
 
 
 def _detaching(original: Callable[..., None], context: ModuleType) -> Callable[..., None]:
-    def init(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - of the SDK
+    def init(self: Any, *args: object, **kwargs: object) -> None:  # noqa: ANN401 - private names of the SDK's
+        """Make the wrapper of a stream, and take its span off again."""
         original(self, *args, **kwargs)
         with guard("agentops.stream"):
             context.detach(self._token)
@@ -151,10 +156,11 @@ def _detaching(original: Callable[..., None], context: ModuleType) -> Callable[.
     return init
 
 
-def _closing(original: Callable[..., Any]) -> Callable[..., Any]:
+def _closing(original: Callable[..., object]) -> Callable[..., object]:
     """Close the stream at the end of its block, as the library does and the SDK forgets."""
 
-    def leave(self: Any, *args: Any) -> Any:  # noqa: ANN401 - of the SDK
+    def leave(self: Any, *args: object) -> object:  # noqa: ANN401 - private names of the SDK's
+        """Close the stream and leave the block."""
         with guard("agentops.stream"):
             self._stream.close()
         return original(self, *args)
@@ -162,8 +168,9 @@ def _closing(original: Callable[..., Any]) -> Callable[..., Any]:
     return leave
 
 
-def _closing_later(original: Callable[..., Any]) -> Callable[..., Any]:
-    async def leave(self: Any, *args: Any) -> Any:  # noqa: ANN401 - of the SDK
+def _closing_later(original: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
+    async def leave(self: Any, *args: object) -> object:  # noqa: ANN401 - private names of the SDK's
+        """Close the stream and leave the block."""
         with guard("agentops.stream"):
             await self._stream.close()
         return await original(self, *args)
@@ -174,7 +181,8 @@ def _closing_later(original: Callable[..., Any]) -> Callable[..., Any]:
 def _below_parent(original: Callable[..., None]) -> Callable[..., None]:
     from opentelemetry.trace import use_span  # noqa: PLC0415 - not before a library is imported
 
-    def create(parent: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - of the SDK
+    def create(parent: Span, *args: object, **kwargs: object) -> None:
+        """Make the span of a tool with *parent* as the current one."""
         with use_span(parent, end_on_exit=False, record_exception=False, set_status_on_exception=False):
             original(parent, *args, **kwargs)
 
@@ -188,8 +196,9 @@ def _announce_spans(patches: Patches) -> None:
         patches.replace(module, "_handle_request", _announcing(module._handle_request))  # noqa: SLF001 - of the SDK
 
 
-def _announcing(original: Callable[..., Any]) -> Callable[..., Any]:
-    def handle_request(span: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - of the SDK
+def _announcing(original: Callable[..., object]) -> Callable[..., object]:
+    def handle_request(span: Span, *args: object, **kwargs: object) -> object:
+        """Announce *span* and go on as the SDK does."""
         announced.set(span)  # here, and not in the coroutine that comes back: it may run in a context of its own
         return original(span, *args, **kwargs)
 

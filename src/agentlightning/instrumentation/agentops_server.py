@@ -22,7 +22,7 @@ import time
 from dataclasses import dataclass
 from multiprocessing import connection, spawn
 from multiprocessing.context import SpawnProcess
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from agentlightning import settings
 from agentlightning._internal.failing import Telling
@@ -31,6 +31,8 @@ from agentlightning.errors import ServerStartError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+
+    from agentlightning.types.record import JsonObject
 
 log = logging.getLogger("agentlightning.agentops")
 
@@ -264,11 +266,11 @@ class AgentOpsServerManager:
             listener.close()
         atexit.unregister(self._at_exit)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> JsonObject:
         """Return what a copy in another process needs."""
         return {"daemon": self.daemon, "port": self.server_port, "options": self.options, "owner": self._owner}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: JsonObject) -> None:
         """Make a copy that leaves the server alone."""
         self.daemon, self.server_port, self.options = state["daemon"], state["port"], state["options"]
         self.server_process = None
@@ -360,8 +362,9 @@ def _without_main_module() -> Generator[None]:
     with _preparing:
         original = spawn.get_preparation_data
 
-        def prepare(name: str) -> dict[str, Any]:
-            data: dict[str, Any] = original(name)
+        def prepare(name: str) -> JsonObject:
+            """Return what a child is told, for ours without the program's main module."""
+            data: JsonObject = original(name)
             if name == PROCESS_NAME:
                 data.pop("init_main_from_name", None)
                 data.pop("init_main_from_path", None)

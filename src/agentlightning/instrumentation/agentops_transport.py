@@ -14,14 +14,16 @@ import time
 from collections import deque
 from http import HTTPStatus
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from agentlightning import settings
 from agentlightning._internal.guard import guard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+
+    from opentelemetry.sdk.trace import ReadableSpan
 
     from agentlightning.instrumentation.base import Patches
 
@@ -51,18 +53,44 @@ _span_hosts: set[str] = set()
 """Hosts to which spans are sent."""
 
 
+class _Request(Protocol):
+    """What we read and change of a request of ``requests``."""
+
+    url: str
+    body: object
+    headers: MutableMapping[str, str]
+
+
+class _Client(Protocol):
+    """What we read of the SDK's client of its service."""
+
+    endpoint: str
+
+
+class _Adapter(Protocol):
+    """What sends the requests of a session of ``requests``."""
+
+    def send(self, request: _Request, *args: object, **kwargs: object) -> object:
+        """Send *request* and return the answer."""
+        ...
+
+    def close(self) -> None:
+        """Close the connections."""
+        ...
+
+
 class Backlog:
     """Spans on their way to a server that may be away for a while; one thread."""
 
-    def __init__(self, send: Callable[[tuple[Any, ...]], int | None], target: str) -> None:
+    def __init__(self, send: Callable[[tuple[ReadableSpan, ...]], int | None], target: str) -> None:
         """Send with *send*, which returns the status of the answer, None without one; *target* is for the log."""
         self._send = send
         self._target = target
-        self._waiting: deque[Any] = deque(maxlen=_MOST_WAITING)
+        self._waiting: deque[ReadableSpan] = deque(maxlen=_MOST_WAITING)
         self._rests_until = 0.0
         self._problem = ""
 
-    def take(self, spans: Sequence[Any]) -> bool:
+    def take(self, spans: Sequence[ReadableSpan]) -> bool:
         """Send *spans* behind those that wait, and tell whether all were taken; what was not waits on."""
         self._waiting.extend(spans)
         return time.monotonic() >= self._rests_until and self._try()
@@ -133,16 +161,18 @@ def span_exporter(*, stay: bool) -> type:
     a second in five at most, another one for 2 s.
     """
     session_type = _session()
-    base: Any = importlib.import_module("opentelemetry.exporter.otlp.proto.http.trace_exporter").OTLPSpanExporter
-    results: Any = importlib.import_module("opentelemetry.sdk.trace.export").SpanExportResult
+    base = importlib.import_module("opentelemetry.exporter.otlp.proto.http.trace_exporter").OTLPSpanExporter
+    results = importlib.import_module("opentelemetry.sdk.trace.export").SpanExportResult
 
     class AuthenticatedOTLPExporter(base):
+        """OpenTelemetry's exporter with a backlog, and with a token that may come later."""
+
         def __init__(
             self,
             endpoint: str,
             jwt: str | None = None,
             jwt_provider: Callable[[], str | None] | None = None,
-            **more: Any,  # noqa: ANN401 - of the SDK and OpenTelemetry
+            **more: object,
         ) -> None:
             self._is_local = is_local(endpoint)
             _span_hosts.add(_host(endpoint))
@@ -159,14 +189,16 @@ def span_exporter(*, stay: bool) -> type:
         def _note(self, status: int) -> None:
             self._status = status
 
-        def _send(self, spans: tuple[Any, ...]) -> int | None:
+        def _send(self, spans: tuple[ReadableSpan, ...]) -> int | None:
             self._status = None
             return HTTPStatus.OK if base.export(self, spans) is results.SUCCESS else self._status
 
-        def export(self, spans: Sequence[Any]) -> Any:  # noqa: ANN401 - of OpenTelemetry
+        def export(self, spans: Sequence[ReadableSpan]) -> object:
+            """Send *spans* behind those that wait; FAILURE where some wait on, which then are not lost."""
             return results.SUCCESS if self._is_kept or self._backlog.take(spans) else results.FAILURE
 
-        def shutdown(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - of OpenTelemetry
+        def shutdown(self, *args: object, **kwargs: object) -> None:
+            """Send what waits a last time, and end the exporter."""
             self._backlog.end()
             base.shutdown(self, *args, **kwargs)
 
@@ -178,15 +210,18 @@ def span_exporter(*, stay: bool) -> type:
 
 def _session() -> type:
     """Return a session that tells which status it got; what cannot be reached is not tried again: the backlog does."""
-    requests: Any = importlib.import_module("requests")
+    requests = importlib.import_module("requests")
     errors = requests.exceptions
 
     class Session(requests.Session):
+        """A session that tells the status of each answer, and waits a bounded time for a connection."""
+
         def __init__(self, note: Callable[[int], None]) -> None:
             requests.Session.__init__(self)
             self._note = note
 
-        def send(self, request: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - of requests
+        def send(self, request: _Request, **kwargs: object) -> object:
+            """Send *request* once; raises ``RequestException`` for a server that cannot be reached."""
             timeout = kwargs.get("timeout")
             if isinstance(timeout, (int, float)):
                 kwargs["timeout"] = (min(timeout, _CONNECT_S), timeout)
@@ -200,10 +235,11 @@ def _session() -> type:
     return Session
 
 
-def _bearer(jwt: str | None, provider: Callable[[], str | None] | None) -> Callable[[Any], Any]:
+def _bearer(jwt: str | None, provider: Callable[[], str | None] | None) -> Callable[[_Request], _Request]:
     """Return a callable that adds the token of the moment to a request of ``requests``."""
 
-    def authorize(request: Any) -> Any:  # noqa: ANN401 - of requests
+    def authorize(request: _Request) -> _Request:
+        """Add the token to the headers of *request*, if there is one, and return it."""
         token = provider() if provider is not None else jwt
         if token:
             request.headers["Authorization"] = f"Bearer {token}"
@@ -212,20 +248,21 @@ def _bearer(jwt: str | None, provider: Callable[[], str | None] | None) -> Calla
     return authorize
 
 
-def metric_exporter(base: Any, *, stay: bool) -> type:  # noqa: ANN401 - a class
+def metric_exporter(base: Any, *, stay: bool) -> type:  # noqa: ANN401 - a class that is made at run time
     """Return a subclass of *base* that sends nothing beyond this machine with *stay*, and else only where spans go."""
-    results: Any = importlib.import_module("opentelemetry.sdk.metrics.export").MetricExportResult
+    results = importlib.import_module("opentelemetry.sdk.metrics.export").MetricExportResult
 
     class OTLPMetricExporter(base):
         """The SDK's exporter of metrics, whose address no variable sets."""
 
-        def __init__(self, endpoint: str | None = None, **more: Any) -> None:  # noqa: ANN401 - of OpenTelemetry
+        def __init__(self, endpoint: str | None = None, **more: object) -> None:
             # Whoever sends spans to this machine, or to a service of his own, does not mean metrics to go elsewhere.
             is_elsewhere = bool(_span_hosts) and _host(endpoint or "") not in _span_hosts
             self._is_kept = (stay or is_elsewhere) and not is_local(endpoint or "")
             base.__init__(self, endpoint=endpoint, **more)
 
-        def export(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - of OpenTelemetry
+        def export(self, *args: object, **kwargs: object) -> object:
+            """Send metrics; SUCCESS without sending where they are to stay here."""
             return results.SUCCESS if self._is_kept else base.export(self, *args, **kwargs)
 
     return OTLPMetricExporter
@@ -241,11 +278,12 @@ def _answer(url: str, body: object) -> dict[str, object]:
 
 def answer_here(patches: Patches) -> None:
     """Answer requests of the SDK to the service; those to a server on this machine go there."""
-    client: Any = importlib.import_module("agentops.client.http.http_client").HttpClient
+    client = importlib.import_module("agentops.client.http.http_client").HttpClient
     original: Callable[[], Any] = client.get_session
     adapter = _local_adapter()
 
-    def get_session(cls: object) -> Any:  # noqa: ANN401 - a session of requests
+    def get_session(cls: object) -> object:
+        """Return the SDK's session, with our adapter in front of its own."""
         del cls
         session = original()
         with guard("agentops.session"):
@@ -256,9 +294,10 @@ def answer_here(patches: Patches) -> None:
 
     patches.replace(client, "get_session", _class_method(get_session))
     if hasattr(client, "async_request"):
-        asynchronous: Callable[..., Any] = client.async_request
+        asynchronous: Callable[..., Awaitable[object]] = client.async_request
 
-        async def async_request(cls: object, method: str, url: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        async def async_request(cls: object, method: str, url: str, *args: object, **kwargs: object) -> object:
+            """Send a request to this machine; answer one that would go further."""
             del cls
             if not is_local(url):
                 return _answer(url, kwargs.get("data"))
@@ -267,33 +306,35 @@ def answer_here(patches: Patches) -> None:
         patches.replace(client, "async_request", _class_method(async_request))
 
 
-def _class_method(function: Any) -> Any:  # noqa: ANN401 - any function
+def _class_method(function: Callable[..., object]) -> object:
     return classmethod(function)
 
 
 def _local_adapter() -> type:
-    base: Any = importlib.import_module("requests.adapters").BaseAdapter
+    base = importlib.import_module("requests.adapters").BaseAdapter
 
     class LocalAdapter(base):
         """Sends to this machine, and answers what would go further."""
 
-        def __init__(self, inner: Any) -> None:  # noqa: ANN401 - an adapter
+        def __init__(self, inner: _Adapter) -> None:
             base.__init__(self)
             self._inner = inner
 
-        def send(self, request: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - of requests
+        def send(self, request: _Request, *args: object, **kwargs: object) -> object:
+            """Send a request to this machine; answer one that would go further."""
             if is_local(request.url):
                 return self._inner.send(request, *args, **kwargs)
             return _response(request, _answer(request.url, request.body))
 
         def close(self) -> None:
+            """Close the SDK's own adapter."""
             self._inner.close()
 
     return LocalAdapter
 
 
-def _response(request: Any, content: dict[str, object]) -> Any:  # noqa: ANN401 - of requests
-    response: Any = importlib.import_module("requests").Response()
+def _response(request: _Request, content: dict[str, object]) -> object:
+    response = importlib.import_module("requests").Response()
     response.status_code = 200
     response.headers["Content-Type"] = "application/json"
     response._content = json.dumps(content).encode()  # noqa: SLF001 - there is no public way to make a response
@@ -303,7 +344,7 @@ def _response(request: Any, content: dict[str, object]) -> Any:  # noqa: ANN401 
 
 def configure_service(patches: Patches) -> None:
     """Give the SDK the key and the addresses of our settings where the program names none of its own."""
-    config: Any = importlib.import_module("agentops.config").Config
+    config = importlib.import_module("agentops.config").Config
     original: Callable[..., None] = config.configure
     wanted = (
         ("api_key", "AGENTOPS_API_KEY", settings.AGENTOPS_API_KEY),
@@ -311,7 +352,8 @@ def configure_service(patches: Patches) -> None:
         ("exporter_endpoint", "AGENTOPS_EXPORTER_ENDPOINT", settings.AGENTOPS_EXPORTER_ENDPOINT),
     )
 
-    def configure(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - of the SDK
+    def configure(self: object, *args: object, **kwargs: object) -> None:
+        """Configure the SDK, and fill in what neither the program nor a variable names."""
         original(self, *args, **kwargs)
         with guard("agentops.configure"):
             for name, variable, setting in wanted:
@@ -324,12 +366,13 @@ def configure_service(patches: Patches) -> None:
 
 def forgive_sign_in(patches: Patches) -> None:
     """Let ``agentops.init`` go on when a server on this machine cannot be signed in to; from 0.4.19 on it does so."""
-    client: Any = importlib.import_module("agentops.client.api.versions.v3").V3Client
-    original: Callable[..., Any] = client.fetch_auth_token
+    client = importlib.import_module("agentops.client.api.versions.v3").V3Client
+    original: Callable[..., object] = client.fetch_auth_token
     if inspect.iscoroutinefunction(original):
         return
 
-    def fetch_auth_token(self: Any, api_key: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - of the SDK
+    def fetch_auth_token(self: _Client, api_key: str, *args: object, **kwargs: object) -> object:
+        """Sign in; where a server on this machine fails to answer, return a token that stands for none."""
         try:
             return original(self, api_key, *args, **kwargs)
         except Exception as error:

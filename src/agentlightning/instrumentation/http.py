@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import weakref
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import wrapt
 
@@ -20,11 +20,56 @@ from agentlightning.instrumentation.base import Instrumentor, Patches
 from agentlightning.instrumentation.http_call import Choice, Recorder
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+    from types import ModuleType
 
     from opentelemetry.trace import TracerProvider
 
     from agentlightning.instrumentation.http_call import HttpCall
+
+
+class _Request(Protocol):
+    """What we read of a request of httpx or requests."""
+
+    method: str
+    url: object
+    """A text, or what becomes one."""
+    headers: Mapping[str, str]
+    body: bytes | str | None
+    """Of requests only."""
+
+
+class _Answer(Protocol):
+    """What we read of an answer of httpx."""
+
+    status_code: int
+    headers: Mapping[str, str]
+    stream: object
+    content: bytes
+
+
+class _Stream(Protocol):
+    """The body of an answer of ``httpx.Client``."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the parts as they come."""
+        ...
+
+    def close(self) -> None:
+        """Read no more."""
+        ...
+
+
+class _AsyncStream(Protocol):
+    """The body of an answer of ``httpx.AsyncClient``."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield the parts as they come."""
+        ...
+
+    async def aclose(self) -> None:
+        """Read no more."""
+        ...
 
 
 class _Wanted:
@@ -71,21 +116,21 @@ class HttpxInstrumentor(HttpInstrumentor):
 
     def patch(self, recorder: Recorder, patches: Patches) -> None:
         """Wrap ``send`` of both clients."""
-        httpx: Any = importlib.import_module(self.name)
+        httpx = importlib.import_module(self.name)
         streams = _stream(httpx), _async_stream(httpx)
 
-        def start(request: Any) -> HttpCall | None:  # noqa: ANN401 - of httpx
+        def start(request: _Request) -> HttpCall | None:
             """Begin a call when *request* goes to a model; None for any other."""
             with guard("http.start"):
                 body = getattr(request, "_content", None)  # absent where the body is a stream, which we do not read
                 return recorder.start(request.method, str(request.url), request.headers, body)
             return None
 
-        def sync_send(original: Callable[..., object]) -> Callable[..., object]:
+        def sync_send(original: Callable[..., _Answer]) -> Callable[..., object]:
             """Wrap ``Client.send``."""
 
             @functools.wraps(original)
-            def send(this: object, request: object, *args: object, **kwargs: object) -> object:
+            def send(this: object, request: _Request, *args: object, **kwargs: object) -> object:
                 """Send *request* inside a span, where it goes to a model."""
                 call = start(request)
                 if call is None:
@@ -97,11 +142,11 @@ class HttpxInstrumentor(HttpInstrumentor):
 
             return send
 
-        def async_send(original: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
+        def async_send(original: Callable[..., Awaitable[_Answer]]) -> Callable[..., Awaitable[object]]:
             """Wrap ``AsyncClient.send``."""
 
             @functools.wraps(original)
-            async def send(this: object, request: object, *args: object, **kwargs: object) -> object:
+            async def send(this: object, request: _Request, *args: object, **kwargs: object) -> object:
                 """Send *request* inside a span, where it goes to a model."""
                 call = start(request)
                 if call is None:
@@ -124,7 +169,7 @@ class Httpx2Instrumentor(HttpxInstrumentor):
     modules = ("httpx2",)
 
 
-def _received(call: HttpCall, response: Any, stream: type, *, unread: bool) -> None:  # noqa: ANN401 - of httpx
+def _received(call: HttpCall, response: _Answer, stream: type, *, unread: bool) -> None:
     """Look at an answer that was read, or put ourselves between one that was not and its reader."""
     with guard("http.received"):
         call.began(response.status_code, response.headers, is_decoded=not unread)
@@ -135,13 +180,13 @@ def _received(call: HttpCall, response: Any, stream: type, *, unread: bool) -> N
         call.end()
 
 
-def _stream(httpx: Any) -> type:  # noqa: ANN401 - a module
+def _stream(httpx: ModuleType) -> type:
     """Return our stream, which the library recognises as one of its own kind."""
 
     class Watched(httpx.SyncByteStream):
         """The library's stream, with each chunk shown to the call as the program reads it."""
 
-        def __init__(self, inner: Any, call: HttpCall) -> None:  # noqa: ANN401 - of httpx
+        def __init__(self, inner: _Stream, call: HttpCall) -> None:
             self._inner = inner
             self._call = call
 
@@ -167,13 +212,13 @@ def _stream(httpx: Any) -> type:  # noqa: ANN401 - a module
     return Watched
 
 
-def _async_stream(httpx: Any) -> type:  # noqa: ANN401 - a module
+def _async_stream(httpx: ModuleType) -> type:
     """Return the same for asynchronous clients."""
 
     class AsyncWatched(httpx.AsyncByteStream):
         """As ``Watched``, for the async client."""
 
-        def __init__(self, inner: Any, call: HttpCall) -> None:  # noqa: ANN401 - of httpx
+        def __init__(self, inner: _AsyncStream, call: HttpCall) -> None:
             self._inner = inner
             self._call = call
 
@@ -207,15 +252,15 @@ class RequestsInstrumentor(HttpInstrumentor):
 
     def patch(self, recorder: Recorder, patches: Patches) -> None:
         """Wrap ``send``."""
-        session: Any = importlib.import_module("requests").Session
+        session = importlib.import_module("requests").Session
         original: Callable[..., Any] = session.send
 
         @functools.wraps(original)
-        def send(this: object, request: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - of requests
+        def send(this: object, request: _Request, **kwargs: object) -> object:
             """Send *request* inside a span, where it goes to a model."""
             call = None
             with guard("http.start"):
-                call = recorder.start(request.method or "", request.url or "", request.headers, request.body)
+                call = recorder.start(request.method or "", str(request.url or ""), request.headers, request.body)
             if call is None:
                 return original(this, request, **kwargs)
             with call.sending():
@@ -268,7 +313,7 @@ class AiohttpInstrumentor(HttpInstrumentor):
 
     def patch(self, recorder: Recorder, patches: Patches) -> None:
         """Wrap the coroutine by which every request goes."""
-        session: Any = importlib.import_module("aiohttp").ClientSession
+        session = importlib.import_module("aiohttp").ClientSession
         original: Callable[..., Any] = session._request  # noqa: SLF001 - the only place that every request passes
 
         @functools.wraps(original)

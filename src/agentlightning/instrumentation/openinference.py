@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 import logging
 import sys
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from opentelemetry import trace
 from opentelemetry.trace import INVALID_SPAN, Span
@@ -26,6 +26,18 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Tracer, TracerProvider
 
 log = logging.getLogger("agentlightning.instrumentation")
+
+
+class _Instrumentor(Protocol):
+    """What we use of an instrumentor of OpenInference."""
+
+    def instrument(self, **options: object) -> None:
+        """Wrap the library; *options* has the provider as ``tracer_provider``."""
+        ...
+
+    def uninstrument(self) -> None:
+        """Put the library back."""
+        ...
 
 
 class _SwitchedTracer(trace.Tracer):
@@ -92,7 +104,7 @@ class OpenInferenceInstrumentor(Instrumentor):
     def __init__(self) -> None:
         """Make it; nothing is changed yet."""
         super().__init__()
-        self._instrumentor: Any = None
+        self._instrumentor: _Instrumentor | None = None
         self._provider: _SwitchedProvider | None = None
 
     def is_wanted(self) -> bool:
@@ -104,17 +116,17 @@ class OpenInferenceInstrumentor(Instrumentor):
         return True
 
     def _install(self, tracer_provider: TracerProvider) -> None:
-        theirs: Any = getattr(importlib.import_module(self.home), self.theirs)
+        theirs = getattr(importlib.import_module(self.home), self.theirs)
         if theirs().is_instrumented_by_opentelemetry:  # by the program; its spans come to us by the joined provider
             return
         self._provider = _SwitchedProvider(tracer_provider, encloses=self.encloses)
         # BaseInstrumentor is a singleton, and the program may use theirs.
-        ours: Any = type(self.theirs, (theirs,), {"_instance": None})()
+        ours: _Instrumentor = type(self.theirs, (theirs,), {"_instance": None})()
         ours.instrument(tracer_provider=self._provider, **self.options)
         self._instrumentor = ours
         self._installed(ours)
 
-    def _installed(self, instrumentor: Any) -> None:  # noqa: ANN401 - of OpenInference
+    def _installed(self, instrumentor: object) -> None:
         """Do what is left to do once *instrumentor* is on; nothing by default."""
 
     def _remove(self) -> None:
@@ -148,7 +160,7 @@ class LangChainInstrumentor(OpenInferenceInstrumentor):
         self._is_outermost = False
 
     def _install(self, tracer_provider: TracerProvider) -> None:
-        manager: Any = importlib.import_module("langchain_core.callbacks.base").BaseCallbackManager
+        manager = importlib.import_module("langchain_core.callbacks.base").BaseCallbackManager
         original: Any = manager.__init__
 
         @functools.wraps(original)
@@ -175,7 +187,7 @@ class LangChainInstrumentor(OpenInferenceInstrumentor):
             self._patches.restore()
             super()._install(provider)
 
-    def _installed(self, instrumentor: Any) -> None:  # noqa: ANN401 - of OpenInference
+    def _installed(self, instrumentor: object) -> None:
         handler = getattr(instrumentor, "_tracer", None)
         if handler is not None:
             # Otherwise asynchronous runs call it in another thread, in a copy of the context of the step.

@@ -10,7 +10,7 @@ import threading
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import httpx
 import uvicorn
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from agentlightning.server.agentops.service import Upload
     from agentlightning.store.base import LightningStore
+    from agentlightning.types.record import JsonObject
     from agentlightning.types.tracer import Span
 
 T = TypeVar("T")
@@ -160,7 +161,7 @@ def make_certificate(folder: Path, *hosts: str) -> tuple[str, str]:
     return cert, key
 
 
-def otlp(*spans: dict[str, Any], project: str = "temporary") -> bytes:
+def otlp(*spans: JsonObject, project: str = "temporary") -> bytes:
     """Return an OTLP request as the SDK sends it; a span is trace, id, name, and perhaps parent, attributes, error."""
     request = ExportTraceServiceRequest()
     of_resource = request.resource_spans.add()
@@ -184,7 +185,7 @@ def otlp(*spans: dict[str, Any], project: str = "temporary") -> bytes:
     return request.SerializeToString()
 
 
-def _pairs(values: dict[str, Any]) -> list[KeyValue]:
+def _pairs(values: JsonObject) -> list[KeyValue]:
     return [KeyValue(key=key, value=_value(value)) for key, value in values.items()]
 
 
@@ -199,7 +200,7 @@ def _value(value: object) -> AnyValue:
 
 def session(
     number: int, *, end_state: str = "Success", tags: tuple[str, ...] | str = ("a",), name: str = ""
-) -> list[dict[str, Any]]:
+) -> list[JsonObject]:
     """Return the spans of a small session: its root and a model call."""
     trace = f"{number:032x}"
     root = {
@@ -230,7 +231,7 @@ def session(
     return [call, root]
 
 
-def hostile_session(number: int, text: str) -> list[dict[str, Any]]:
+def hostile_session(number: int, text: str) -> list[JsonObject]:
     """Return a session that has *text* in each field that a program chooses."""
     call, root = session(number, end_state=text, tags=(text,), name=text)
     call["name"], call["error"] = text, text
@@ -256,6 +257,6 @@ def log_lines(state: Path) -> list[str]:
     return file.read_text("utf-8").splitlines() if file.exists() else []
 
 
-def audit_of(lines: list[str]) -> list[list[Any]]:
+def audit_of(lines: list[str]) -> list[list[str]]:
     """Return the audit lines among *lines* as what they hold."""
     return [json.loads(line.partition("] ")[2]) for line in lines if " agentlightning.audit " in line]

@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from opentelemetry import trace as trace_api
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
@@ -39,10 +39,15 @@ def is_installed() -> bool:
     return False
 
 
-def client() -> Any:  # noqa: ANN401 - of the SDK
+class SdkClient(Protocol):
+    """What we use of the SDK's client."""
+
+    initialized: bool
+
+
+def client() -> SdkClient | None:
     """Return the SDK's client if the program has imported the SDK and initialised it, else None."""
-    module: Any = sys.modules.get("agentops")
-    get_client: Any = getattr(module, "get_client", None)
+    get_client: Callable[[], SdkClient] | None = getattr(sys.modules.get("agentops"), "get_client", None)
     if get_client is None:
         return None
     with guard("agentops.client"):
@@ -51,9 +56,16 @@ def client() -> Any:  # noqa: ANN401 - of the SDK
     return None
 
 
-def _core() -> Any:  # noqa: ANN401 - of the SDK
+class _Core(Protocol):
+    """What we use of the SDK's tracing core."""
+
+    def shutdown(self) -> None:
+        """Write what waits, and end the provider."""
+
+
+def _core() -> _Core:
     """Return the SDK's tracing core, which each release keeps elsewhere."""
-    module: Any = importlib.import_module("agentops.sdk.core")
+    module = importlib.import_module("agentops.sdk.core")
     return module.tracer if hasattr(module, "tracer") else module.TracingCore.get_instance()
 
 
@@ -164,7 +176,7 @@ def _parts_of_ours() -> Generator[None]:
         class RolloutProvider(original):
             """The SDK's provider with our ids of traces and our limits."""
 
-            def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - of OpenTelemetry
+            def __init__(self, *args: object, **kwargs: object) -> None:
                 limits = SpanLimits(max_span_attributes=MAX_ATTRIBUTES, max_events=MAX_ATTRIBUTES)
                 original.__init__(self, *args, **{"id_generator": own.id_generator, "span_limits": limits, **kwargs})
 

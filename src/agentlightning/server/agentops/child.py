@@ -11,7 +11,7 @@ import signal
 import ssl
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import uvicorn
 
@@ -164,7 +164,7 @@ class _Server(uvicorn.Server):
         """Change no handler: SIGINT is ignored here, SIGTERM ends the server."""
         yield
 
-    def end(self, *_: Any) -> None:  # noqa: ANN401 - as a handler of a signal
+    def end(self, *_: object) -> None:
         """End after the requests under way."""
         self.should_exit = True
 

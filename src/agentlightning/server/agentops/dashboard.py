@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from agentlightning.store.base import LightningStore
     from agentlightning.types.query import SpanRow
+    from agentlightning.types.record import JsonObject
     from agentlightning.types.tracer import Span
 
 router = APIRouter(prefix="/v4", tags=["agentops dashboard"])
@@ -54,7 +55,7 @@ class _Selection:
         self.order = order if order in _ORDERS else "start_time"
         self.descending = given.get("sort_order", "").upper() != "ASC"
 
-    def wants(self, item: dict[str, Any]) -> bool:
+    def wants(self, item: JsonObject) -> bool:
         """Tell whether a trace fits; times compare as ISO 8601 in UTC."""
         if self.start_time and item["start_time"] < self.start_time:
             return False
@@ -134,7 +135,7 @@ async def get_log(request: Request, trace_id: str) -> Response:
     return PlainTextResponse("".join(logs), headers={"x-content-type-options": "nosniff"})
 
 
-async def _item(store: LightningStore, trace: Trace) -> dict[str, Any]:
+async def _item(store: LightningStore, trace: Trace) -> JsonObject:
     totals = trace.totals()
     return {
         "trace_id": trace.trace_id,
@@ -150,7 +151,7 @@ async def _item(store: LightningStore, trace: Trace) -> dict[str, Any]:
     }
 
 
-def _detail(span: Span, row: SpanRow) -> dict[str, Any]:
+def _detail(span: Span, row: SpanRow) -> JsonObject:
     return {
         **span_head(span, row),
         "span_attributes": nested(span.attributes),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from functools import lru_cache
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import jinja2
 
     from agentlightning.store.base import LightningStore
+    from agentlightning.types.record import JsonObject
     from agentlightning.view.tree import Totals
 
 router = APIRouter(tags=["agentops page"])
@@ -106,7 +107,7 @@ async def _session(store: LightningStore, trace: Trace) -> Response:
     )
 
 
-async def _item(store: LightningStore, trace: Trace) -> dict[str, Any]:
+async def _item(store: LightningStore, trace: Trace) -> JsonObject:
     return {
         "trace_id": trace.trace_id,
         "name": trace.name[:_MOST_CHARS],
@@ -120,7 +121,7 @@ async def _item(store: LightningStore, trace: Trace) -> dict[str, Any]:
     }
 
 
-def _outline(trace: Trace) -> list[dict[str, Any]]:
+def _outline(trace: Trace) -> list[JsonObject]:
     """Return what the table of spans shows, in the order of their tree."""
     return [
         {
@@ -172,6 +173,6 @@ def _template() -> jinja2.Template:
     return made.from_string(_read("sessions.html"))
 
 
-def _page(status: int = 200, *, title: str, **values: Any) -> Response:  # noqa: ANN401 - what the template shows
+def _page(status: int = 200, *, title: str, **values: object) -> Response:
     text = _template().render(title=title, zone=time.strftime("%Z"), **values)
     return Response(text.encode("utf-8", "replace"), status, _HEADERS, "text/html; charset=utf-8")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse
@@ -13,9 +13,12 @@ from agentlightning.view.tree import Totals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from decimal import Decimal
 
     from agentlightning.store.base import LightningStore
+    from agentlightning.types.core import Rollout
     from agentlightning.types.query import SpanRow
+    from agentlightning.types.record import JsonObject
     from agentlightning.types.tracer import Span
 
 router = APIRouter(prefix="/public/v1", tags=["agentops public"])
@@ -99,7 +102,7 @@ async def get_span_metrics(request: Request, span_id: str) -> JSONResponse:
         _, row = await _span(request, span_id)
     except _RefusedError as error:
         return error.reply()
-    alone = trace_of(row.trace_id, cast("Any", None), [row])
+    alone = trace_of(row.trace_id, cast("Rollout", None), [row])
     totals = alone.totals()
     tokens = totals.total_tokens
     state = "fail" if row.status_code == "ERROR" else "success" if row.status_code == "OK" else "indeterminate"
@@ -147,7 +150,7 @@ def _remember(request: Request, trace: Trace) -> None:
     known.update((row.span_id, row.trace_id) for row in trace.rows)
 
 
-def span_head(span: Span, row: SpanRow) -> dict[str, Any]:
+def span_head(span: Span, row: SpanRow) -> JsonObject:
     """Return what every answer says about a span."""
     end_ns = row.end_ns or row.start_ns
     return {
@@ -163,7 +166,7 @@ def span_head(span: Span, row: SpanRow) -> dict[str, Any]:
     }
 
 
-def metrics_of(traces: list[Trace]) -> dict[str, Any]:
+def metrics_of(traces: list[Trace]) -> JsonObject:
     """Return the figures of traces together; costs are texts, as the protocol wants."""
     rows = [row for trace in traces for row in trace.rows]
     failed = sum(row.status_code == "ERROR" for row in rows)
@@ -201,7 +204,7 @@ def _cost_figures(*traces: Trace) -> dict[str, str]:
     return {"prompt_cost": str(total - output), "completion_cost": str(output), "total_cost": str(total)}
 
 
-def _output_cost(trace: Trace) -> Any:  # noqa: ANN401 - a Decimal, whose sum begins with one
+def _output_cost(trace: Trace) -> Decimal:
     total = Totals().cost
     for node in trace.view.walk():
         price = node.price
@@ -210,12 +213,12 @@ def _output_cost(trace: Trace) -> Any:  # noqa: ANN401 - a Decimal, whose sum be
     return total
 
 
-def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+def nested(flat: Mapping[str, object]) -> JsonObject:
     """Return attributes with dots in their names as objects and lists: ``a.0.b`` is ``{"a": [{"b": ...}]}``.
 
     A name that is both a value and the beginning of another one keeps its value under the empty name.
     """
-    tree: dict[str, Any] = {}
+    tree: JsonObject = {}
     for key, value in flat.items():
         place = tree
         *path, last = key.split(".")
@@ -223,12 +226,12 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
             below = place.setdefault(part, {})
             if not isinstance(below, dict):
                 below = place[part] = {"": below}
-            place = cast("dict[str, Any]", below)
+            place = cast("JsonObject", below)
         if isinstance(place.get(last), dict):
             place[last][""] = value
         else:
             place[last] = value
-    return cast("dict[str, Any]", _with_lists(tree))
+    return cast("JsonObject", _with_lists(tree))
 
 
 def _with_lists(value: object) -> object:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from agentlightning._internal.ids import implicit_ids
 from agentlightning.errors import TransitionError
@@ -67,7 +67,7 @@ def session_of(record: SpanRecord) -> Session:
     )
 
 
-def tags_of(attributes: Mapping[str, Any]) -> list[str]:
+def tags_of(attributes: Mapping[str, object]) -> list[str]:
     """Return the tags of a span: a list, a list as JSON text, or names separated by commas."""
     value: object = attributes.get(_TAGS)
     if isinstance(value, str):

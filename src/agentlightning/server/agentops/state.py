@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agentlightning.server.fence import FencedStore
 from agentlightning.server.gate import write_audit
@@ -75,7 +75,7 @@ def agentops_of(request: Request) -> AgentOpsState:
     return state
 
 
-def audit(request: Request, event: str, *fields: Any) -> None:  # noqa: ANN401 - any plain values
+def audit(request: Request, event: str, *fields: object) -> None:
     """Write an audit line: what happened, who, the project; never a key, a token or content."""
     peer = request.client.host if request.client else None
     write_audit(event, peer, agentops_of(request).project_of(request), *fields)

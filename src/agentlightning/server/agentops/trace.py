@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from agentlightning.semconv import SpanAttributeNames, SpanNames
 from agentlightning.server.agentops.session import LOG_MARK, METADATA_KEY, tags_of
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from agentlightning.store.base import LightningStore
     from agentlightning.types.core import Rollout
     from agentlightning.types.query import SpanRow
+    from agentlightning.types.record import JsonObject
     from agentlightning.types.tracer import Span
     from agentlightning.view.tree import RolloutView
 
@@ -60,9 +61,9 @@ class Trace:
         """Name of the session, as far as its root span is there."""
         return self.root.name if self.root else "(only a log)"
 
-    def noted(self, field: str) -> Any:  # noqa: ANN401 - a text or a list of them
+    def noted(self, field: str) -> object:
         """Return what was noted of the session: ``tags``, ``end_state``."""
-        noted: dict[str, Any] = (self.rollout.metadata or {}).get(METADATA_KEY) or {}
+        noted: JsonObject = (self.rollout.metadata or {}).get(METADATA_KEY) or {}
         return noted.get(field)
 
     @cached_property
@@ -131,7 +132,7 @@ async def tags_of_trace(store: LightningStore, trace: Trace) -> list[str]:
     noted = trace.noted("tags")
     root = trace.root
     if noted is not None or root is None:
-        return list(noted or [])
+        return list(cast("list[str]", noted or []))
     found = await store.query_spans_by_key([(root.trace_id, root.span_id)])
     return tags_of(found[0].attributes) if found else []
 
