@@ -57,7 +57,7 @@ class SqlFollow(SqlHandle):
                 await listener.wait(left)
 
     async def _changes(self, after: ChangeCursor | None) -> Changes:
-        return await self.look(
+        return await self._look(
             lambda transaction: _changes(transaction, self.project, after, self.connector.generation())
         )
 

@@ -66,9 +66,9 @@ class SqlHandle:
 
     async def fetch(self, query: str, parameters: Sequence[object]) -> list[Row]:
         """Return the rows of a named query, after overdue attempts were dealt with."""
-        return await self.look(lambda transaction: transaction.fetch(query, parameters))
+        return await self._look(lambda transaction: transaction.fetch(query, parameters))
 
-    async def look(self, work: Callable[[Transaction], T]) -> T:
+    async def _look(self, work: Callable[[Transaction], T]) -> T:
         """Do *work*, which only reads, after overdue attempts were dealt with."""
 
         def look() -> T:
