@@ -51,7 +51,7 @@ class Intake:
             if isinstance(item, (EndedSpan, OpenSpan)):
                 if prepared is not None:
                     if samples:
-                        self._sample(batch, item, prepared, rules)
+                        self._sample(batch, item, prepared[0], rules)
                     else:
                         batch.spans.append(prepared[0])
                     texts += prepared[1]
@@ -67,11 +67,9 @@ class Intake:
             if spans:
                 self._queue.learn(texts / spans)
 
-    def _sample(
-        self, batch: WriteBatch, item: EndedSpan | OpenSpan, prepared: tuple[SpanRecord, int], rules: Policy
-    ) -> None:
+    def _sample(self, batch: WriteBatch, item: EndedSpan | OpenSpan, record: SpanRecord, rules: Policy) -> None:
         """Put a span on the batch unless a rule refuses it, or it waits for a tail rule."""
-        (record, size), unsampled = prepared, is_unsampled(item.span)
+        unsampled = is_unsampled(item.span)
         if isinstance(item, OpenSpan):
             # A note that nothing follows would be taken for a span that was interrupted.
             if not rules.late_rules and (not unsampled or self._tail.admits_note(record.trace_id)):
@@ -81,7 +79,7 @@ class Intake:
             reason, rate = rules.refused(record.name, record.attributes, int(record.trace_id, 16))
             if rate < record.attributes.get(semconv.INCLUSION, 1.0):
                 record.attributes[semconv.INCLUSION] = rate
-            admitted = [] if reason else self._tail.admit(record, size, rules.tail, unsampled=unsampled)
+            admitted = [] if reason else self._tail.admit(record, rules.tail, unsampled=unsampled)
         except Exception as error:  # noqa: BLE001 - as with a span that cannot be converted: it is counted
             failures.note("worker.sample", error)
             reason, admitted = "store_error", list[SpanRecord]()

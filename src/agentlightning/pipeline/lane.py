@@ -14,6 +14,7 @@ from agentlightning import settings
 from agentlightning._internal.guard import failures
 from agentlightning.errors import StoreError, StoreFullError
 from agentlightning.pipeline import stage
+from agentlightning.pipeline.heap import heap_bytes
 from agentlightning.pipeline.receipt import DROPPED, STORED, settle, settle_missing
 from agentlightning.pipeline.replay import Replayer, write_or_split
 from agentlightning.pipeline.sampling import ALWAYS as PRECIOUS
@@ -36,8 +37,8 @@ GIVEN_UP_S = 2.0
 _REMOTE = ("http://", "https://")
 """Stores that get requests of ``batch_size`` spans at intervals; the disk of this machine is the journal meanwhile."""
 MOST_WAITING_BYTES = 8 * 2**20
-"""Bytes of texts, 2 KB added for each span, that wait in memory for a store that can neither be reached nor spilled
-for; older spans are lost."""
+"""Estimate of the heap of spans that wait for a store that can neither be reached nor spilled for; older ones are
+lost."""
 _MOST_FIRST_SPANS = 1_000
 """Spans that wait in memory for a store that has begun to fail; what is more goes to the disk at once."""
 _LOOK_AROUND_S = 10.0
@@ -118,7 +119,7 @@ class Lane:
         """Estimate of the heap that it takes."""
         with self._lock:
             kept = self._spill.bytes if self._spill is not None else 0
-            return kept + sum(map(_size, (*self._first, *self._last)))
+            return kept + sum(heap_bytes(batch.spans) for batch in (*self._first, *self._last))
 
     def spill(self) -> None:
         """Bring what waits in memory to the disk where that is possible."""
@@ -190,13 +191,13 @@ class Lane:
         """
         limit = min(MOST_WAITING_BYTES, settings.get(settings.MEMORY_THRESHOLD) // 4)
         batches = [batch for batch in (*self._first, *self._last) if batch is not self._writing]
-        waiting = sum(map(_size, (*self._first, *self._last)))
+        waiting = sum(heap_bytes(batch.spans) for batch in (*self._first, *self._last))
         for lane in (False, True):
             for batch in batches:
                 if waiting <= limit:
                     return
                 lost = WriteBatch(spans=[span for span in batch.spans if (span.name in PRECIOUS) is lane])
-                waiting -= _size(lost)
+                waiting -= heap_bytes(lost.spans)
                 self._lose(lost)
                 batch.spans = [span for span in batch.spans if (span.name in PRECIOUS) is not lane]
 
@@ -416,10 +417,3 @@ class Lane:
             self._ledger.count(reason, ended)
             settle(batch.spans, DROPPED, reason)
             log.warning("%d spans are lost: %s", ended, reason)
-
-
-def _size(batch: WriteBatch) -> int:
-    size = 2_000 * len(batch.spans)
-    for span in batch.spans:
-        size += sum(len(value) for value in span.attributes.values() if isinstance(value, str))
-    return size

@@ -19,6 +19,7 @@ from agentlightning._internal.ids import process_key
 from agentlightning.pipeline import stage
 from agentlightning.pipeline.cap import Cap
 from agentlightning.pipeline.frame import ENDED, FINISH, HEADER_BYTES, OPEN, START
+from agentlightning.pipeline.heap import heap_bytes
 from agentlightning.pipeline.receipt import SPILLED, settle
 from agentlightning.pipeline.sampling import ALWAYS as PRECIOUS
 from agentlightning.pipeline.segment import SEGMENT_BYTES, SegmentHead, SegmentWriter, SpillFolder, place_of
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
 PARCEL_RECORDS, PARCEL_BYTES = 2_000, 2 * 2**20
 """What one request to a remote store holds at most, passed by one batch of the worker."""
-_BYTES_OF_RECORD = 2_000
-"""What a record takes in memory beside its texts."""
 _HEADS_BYTES, _SEAL_BYTES = 2**12, HEADER_BYTES
 """What a segment holds beside its records, at its front (at most, as a rule) and at its end."""
 _SPARE_BYTES = 2**16
@@ -50,6 +49,8 @@ class Parcel:
         self.writer = writer
         self.batch = WriteBatch(project=head.project, rules=head.rules)
         self.records = self.size = 0
+        self.bytes = 0
+        """Estimate of the heap that it takes."""
 
     def add(self, batch: WriteBatch, records: int, size: int) -> None:
         """Add what has just been written to the segment."""
@@ -58,16 +59,12 @@ class Parcel:
         self.batch.ends.extend(batch.ends)
         self.records += records
         self.size += size
+        self.bytes += heap_bytes(batch.spans)
 
     def has_room(self, records: int, size: int) -> bool:
         """Tell whether so much more may go into the same request."""
         most = min(PARCEL_BYTES, settings.get(settings.MEMORY_THRESHOLD) // 16)
         return self.records + records <= PARCEL_RECORDS and self.size + size <= most
-
-    @property
-    def bytes(self) -> int:
-        """Estimate of the heap that it takes."""
-        return self.size + _BYTES_OF_RECORD * self.records
 
 
 class Spill:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from agentlightning import semconv, settings
 from agentlightning._internal.ids import new_span_id
+from agentlightning.pipeline.heap import heap_bytes
 from agentlightning.pipeline.receipt import DROPPED, settle
 from agentlightning.types.record import SpanRecord
 from agentlightning.view.facts import facts
@@ -59,8 +60,8 @@ class Tail:
         """Estimate of the heap that the held spans take."""
         self._is_open = True
 
-    def admit(self, record: SpanRecord, size: int, rules: TailRules | None, *, unsampled: bool) -> list[SpanRecord]:
-        """Take an ended span whose texts have *size* bytes and return what is to be written now, in order."""
+    def admit(self, record: SpanRecord, rules: TailRules | None, *, unsampled: bool) -> list[SpanRecord]:
+        """Take an ended span and return what is to be written now, in order."""
         trace_id = record.trace_id
         decided = self._decided.get(trace_id)
         if decided:
@@ -73,7 +74,7 @@ class Tail:
         if decided is False or rules is None or not self._is_open:
             self._let_go([record])
             return []
-        self._hold(record, size)
+        self._hold(record)
         return []
 
     def __bool__(self) -> bool:
@@ -84,12 +85,12 @@ class Tail:
         """Tell whether the note of an open span of a trace that was not sampled is to be written."""
         return self._decided.get(trace_id) is True
 
-    def _hold(self, record: SpanRecord, size: int) -> None:
+    def _hold(self, record: SpanRecord) -> None:
         trace = self._held.get(record.trace_id)
         if trace is None:
             trace = self._held[record.trace_id] = _Trace()
         trace.records.append(record)
-        cost = 2_000 + size
+        cost = heap_bytes((record,))
         trace.bytes += cost
         self.bytes += cost
         now = time.monotonic()

@@ -264,14 +264,14 @@ def test_held_spans_are_bounded(make_record: MakeRecord) -> None:
     buffer = tail.Tail(ledger, lambda: next(numbers))
     rules = sampling.TailRules(errors=True, rewards=False, slow_ns=0, cost_usd=0)
     for number in range(100):
-        assert not buffer.admit(make_record(trace_id=f"{number:032x}"), 100, rules, unsampled=True)
+        assert not buffer.admit(make_record(trace_id=f"{number:032x}"), rules, unsampled=True)
         assert buffer.bytes <= 2**16
     kept = buffer.waiting()
     assert ledger.account().lost == {"sampled": 100 - kept}
-    assert not buffer.admit(make_record(trace_id=f"{0:032x}"), 100, rules, unsampled=True)
+    assert not buffer.admit(make_record(trace_id=f"{0:032x}"), rules, unsampled=True)
     assert ledger.account().lost == {"sampled": 101 - kept}
     bad = make_record(trace_id=f"{0:032x}", status_code="ERROR")
-    assert [record.name for record in buffer.admit(bad, 1, rules, unsampled=True)] == [bad.name, semconv.SAMPLING]
+    assert [record.name for record in buffer.admit(bad, rules, unsampled=True)] == [bad.name, semconv.SAMPLING]
 
 
 def test_lowering_never_touches_the_rollouts_of_a_trainer(tracer: Tracer) -> None:
