@@ -26,9 +26,10 @@ class Guard(contextlib.AbstractContextManager["Guard"]):
     Thread-safe. Only ``Exception`` is swallowed: KeyboardInterrupt and SystemExit belong to the user.
     """
 
-    def __init__(self, place: str = "") -> None:
-        """Make a guard for *place*, a short fixed name such as ``processor.on_end``."""
+    def __init__(self, place: str = "", *, can_be_loud: bool = True) -> None:
+        """Make a guard for *place*, a short fixed name such as ``processor.on_end``; see ``guard`` and ``tally``."""
         self._place = place
+        self._can_be_loud = can_be_loud
 
     def __enter__(self) -> Guard:  # noqa: PYI034 - there are no subclasses
         """Return the guard; nothing is set up."""
@@ -41,7 +42,7 @@ class Guard(contextlib.AbstractContextManager["Guard"]):
         if not isinstance(exc, Exception):
             return False
         failures.note(self._place, exc)
-        return not failures.loud
+        return not (failures.loud and self._can_be_loud)
 
 
 class Failures:
@@ -81,3 +82,9 @@ failures = Failures()
 def guard(place: str) -> Guard:
     """Return the guard of *place*; it has no state of its own, so one serves all threads."""
     return Guard(place)
+
+
+@functools.cache
+def tally(place: str) -> Guard:
+    """Return a guard of *place* that is never loud: for what fails because of the program's data, with a way out."""
+    return Guard(place, can_be_loud=False)

@@ -153,10 +153,9 @@ def write_durably(path: Path, content: bytes) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
+    finally:
+        with contextlib.suppress(OSError):  # it is gone where all went well
             temporary.unlink()
-        raise
     _sync_folder(path.parent)
 
 

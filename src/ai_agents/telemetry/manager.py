@@ -15,7 +15,7 @@ from agentlightning.instrumentation import registry
 from agentlightning.tracer.inherited import set_process_attributes
 from ai_agents.telemetry.collector import NoOpCollector, TelemetryCollector
 from ai_agents.telemetry.data_store import TelemetryDataStore
-from ai_agents.telemetry.error_handler import get_error_handler, safe_telemetry_operation
+from ai_agents.telemetry.error_handler import get_error_handler, safe_storage_operation, safe_telemetry_operation
 from ai_agents.telemetry.log import logger
 from ai_agents.telemetry.loose import as_number, now
 from ai_agents.telemetry.session_file import encode_lines
@@ -275,16 +275,18 @@ class TelemetryManager:
         if old is not None:
             old.source = None
             old.shutdown()
-        try:
-            store = TelemetryDataStore(self._config.get("storage_dir"), self._config.get("max_file_age_days") or 30)
-        except Exception as error:  # noqa: BLE001 - no folder at all: the session stays in memory
-            get_error_handler().handle_storage_error(error, "open")
+        store = self._new_store()
+        if isinstance(store, bool):  # no folder at all
             return
         self._data_store = store
         self._apply_limits(store)
         store.source = self._to_write
         if self._config.get("auto_cleanup"):
             store.cleanup_old_files()
+
+    @safe_storage_operation("open")
+    def _new_store(self) -> TelemetryDataStore:
+        return TelemetryDataStore(self._config.get("storage_dir"), self._config.get("max_file_age_days") or 30)
 
     def _apply_limits(self, store: TelemetryDataStore) -> None:
         interval, sessions = (as_number(self._config.get(key)) for key in ("flush_interval", "max_memory_sessions"))

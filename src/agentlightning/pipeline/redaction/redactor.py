@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 
 from agentlightning import semconv
-from agentlightning._internal.guard import failures
+from agentlightning._internal.guard import tally
 from agentlightning.pipeline.redaction.credential import names_credential
 from agentlightning.pipeline.redaction.finder import MARK, NAMED, Finder, Secret, environment_secrets
 from agentlightning.pipeline.redaction.rule import Options
@@ -181,11 +181,9 @@ class Redactor:
 
     def _suspects(self, looks: list[_Look]) -> list[_Look]:
         """Return those whose texts have to be looked at one by one; all of them where the first look fails."""
-        try:
+        places: Sequence[int] = range(len(looks))
+        with tally("redaction"):  # one of them is to blame, and the close look finds out which
             places = [*self._finder.suspects([look.text for look in looks])]
-        except Exception as error:  # noqa: BLE001 - one of them is to blame, and the close look finds out which
-            failures.note("redaction", error)
-            places = range(len(looks))
         for place in places:
             looks[place].walk = True
         return [look for look in looks if look.walk]
@@ -338,12 +336,10 @@ class Redactor:
 
 def _tried(step: Callable[[_Look], None], look: _Look) -> bool:
     """Tell whether *step* went well; the failure of one record must not cost the others."""
-    try:
+    with tally("redaction"):
         step(look)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the record is not clean
-        failures.note("redaction", error)
-        return False
-    return True
+        return True
+    return False  # whatever it was, the record is not clean
 
 
 def _numbers(value: object) -> bool:

@@ -76,6 +76,7 @@ async def flag_all(state: ServerState, spans: list[SpanRecord]) -> None:
     """Flag spans that break a rule of ``view.integrity``, and count them."""
 
     def work() -> int:
+        """Flag the spans in place and return how many were."""
         return sum(flag(span) for span in spans)
 
     state.count("spans_flagged", work() if len(spans) < _LARGE_COUNT else await asyncio.to_thread(work))
