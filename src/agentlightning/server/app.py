@@ -53,6 +53,8 @@ def create_app(
     app.add_exception_handler(StoreError, _store_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
+    for kind in (UnicodeEncodeError, OverflowError):
+        app.add_exception_handler(kind, _not_storable)
     app.add_exception_handler(Exception, _bug)
     state.gate = Gate(app, rules, limits)
     return state.gate
@@ -79,6 +81,12 @@ async def _invalid(request: Request, error: Exception) -> Response:
     found: list[dict[str, Any]] = list(error.errors()) if isinstance(error, RequestValidationError) else []
     reasons = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in found[:5]]
     return JSONResponse({"error": "Invalid", "message": "; ".join(reasons)}, 422)
+
+
+async def _not_storable(request: Request, error: Exception) -> Response:
+    # Half of a surrogate pair, a number of more than 64 bits: JSON can say them, and no store keeps them.
+    _ = request
+    return JSONResponse({"error": "Invalid", "message": f"this holds what no store can keep: {error}"}, 422)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
+from agentlightning.store.request import NewRollouts
 from agentlightning.types.core import (
     AttemptStatus,
     RolloutConfig,
@@ -20,6 +21,8 @@ from agentlightning.types.record import Metadata
 from agentlightning.types.resources import NamedResources
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from agentlightning.store.client import LightningStoreClient
 
 __all__ = [
@@ -68,6 +71,11 @@ class EnqueueRequest(BaseModel):
     resources_id: str | None = None
     config: RolloutConfig | None = None
     metadata: Metadata | None = None
+
+    @model_validator(mode="after")
+    def _has_an_id_for_each(self) -> Self:
+        NewRollouts(self.inputs, given_ids=self.rollout_ids).ids()
+        return self
 
 
 class DequeueRequest(BaseModel):

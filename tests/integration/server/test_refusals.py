@@ -23,6 +23,7 @@ from agentlightning.server.gate import Gate, GateLimits
 from agentlightning.server.launcher import LightningStoreServer, ServerOptions, run_server
 from agentlightning.store import InMemoryLightningStore, LightningStoreClient, SqliteLightningStore, wire
 from agentlightning.types.query import RolloutFilter
+from agentlightning.types.record import RolloutStart, WriteBatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -309,3 +310,42 @@ def test_the_server_bounds_queries(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     run_server(store, ServerOptions(port=0), lambda _url: None)
     assert store.connector.query_timeout_s == 5.0
     store.close()
+
+
+HALF = "\ud800"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/rollouts/dequeue", {"worker_id": HALF}),
+        ("/v1/rollouts/start", {"resources_id": HALF}),
+        ("/v1/rollouts/enqueue", {"inputs": [1, 2], "rollout_ids": ["a"]}),
+        ("/v1/rollouts/enqueue", {"inputs": [1, 2], "rollout_ids": ["a", "a"]}),
+    ],
+)
+def test_what_no_store_can_keep_is_the_callers_mistake(http: httpx.Client, path: str, body: dict[str, Any]) -> None:
+    """Half of a surrogate pair, and ids that are not as many as inputs, are a 422 with a reason and change nothing."""
+    http.post("/v1/rollouts/enqueue", json={"inputs": [1]}).raise_for_status()
+    answer = http.post(path, content=json.dumps(body), headers={"content-type": wire.JSON})
+    assert answer.status_code == 422, answer.text
+    assert "surrogates" in answer.json()["message"] or "different rollout ids" in answer.json()["message"]
+    assert http.get("/v1/statistics").json()["rollouts"] == 1
+
+
+@pytest.mark.parametrize("parent", [{"a": 1}, 10**30, [1], None])
+def test_a_parent_that_is_no_id_is_none(http: httpx.Client, parent: Any) -> None:
+    """Metadata are the caller's: what they say where an id of a rollout stands is kept, and is no reason to fail."""
+    metadata = {"parent_rollout_id": parent}
+    made = http.post("/v1/rollouts/start", json={"input": 1, "metadata": metadata})
+    assert made.status_code == 200, made.text
+    assert made.json()["metadata"] == metadata
+
+
+def test_a_batch_whose_parent_is_no_id_is_stored(http: httpx.Client) -> None:
+    """A batch that would never be taken would be sent for ever, and hold up all behind it."""
+    parent = {"parent_rollout_id": {"a": 1}}
+    start = RolloutStart(rollout_id="ro-1", attempt_id="at-1", project="default", start_ns=5, metadata=parent)
+    body = wire.encode(WriteBatch(starts=[start]))
+    assert http.post("/v1/batches", content=body, headers={"content-type": wire.MSGPACK}).status_code == 200
+    assert http.get("/v1/rollouts/ro-1").json()["metadata"] == parent

@@ -15,7 +15,7 @@ from agentlightning.store.lifecycle import AttemptState, Limits
 from agentlightning.store.pack import from_json, to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
     from agentlightning.store.sql.connector import Row, Transaction
     from agentlightning.types.record import AttemptEnd
@@ -150,6 +150,12 @@ def retire_overdue(transaction: Transaction, now_ns: int) -> bool:
         later = lifecycle.deadline_ns(attempt, found.limits) if attempt.latest else None
         transaction.run("set_attempt_deadline", (attempt.attempt_id, later))
     return bool(due)
+
+
+def parent_of(metadata: Mapping[str, object] | None) -> str | None:
+    """Return the rollout that metadata name as the one around; what is no text names none."""
+    parent = (metadata or {}).get("parent_rollout_id")
+    return parent if isinstance(parent, str) else None
 
 
 class NewAttempt(NamedTuple):

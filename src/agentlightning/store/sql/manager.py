@@ -75,7 +75,7 @@ class SqlLightningStore(SqlContents, LightningStore):
             latest = transaction.fetch("latest_resources", (self.project,))
             resources_id = latest[0][0] if latest else None
         limits = "{}" if new.config is None else new.config.model_dump_json()
-        metadata, parent = to_json(new.metadata), (new.metadata or {}).get("parent_rollout_id")
+        metadata, parent = to_json(new.metadata), changes.parent_of(new.metadata)
         queued = status in lifecycle.QUEUEING
         place = transaction.fetch("last_in_queue", (self.project,))[0][0] if queued else 0
         transaction.run("add_project", (self.project, start_ns))

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, cast
 from agentlightning._internal.clock import now_ns
 from agentlightning.errors import UnknownIdError
 from agentlightning.store.pack import dump_attributes, to_json
-from agentlightning.store.sql.changes import end_attempts, find_attempts, note_signs_of_life, retire_overdue
+from agentlightning.store.sql.changes import (
+    end_attempts,
+    find_attempts,
+    note_signs_of_life,
+    parent_of,
+    retire_overdue,
+)
 from agentlightning.store.sql.integrity import SEQUENCE, checksum, number_row, source_number
 from agentlightning.store.sql.sqlite import SqliteConnector
 from agentlightning.types.record import ResourceRecord, RolloutStart, WriteResult
@@ -239,7 +245,7 @@ def _rollout_row(start: RolloutStart) -> tuple[object, ...]:
         "running",
         start.mode,
         None,
-        start.metadata.get("parent_rollout_id"),
+        parent_of(start.metadata),
         int(start.implicit),
         start.start_ns,
         "{}",
