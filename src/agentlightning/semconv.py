@@ -153,3 +153,6 @@ INTEGRITY = "agentlightning.integrity"
 STAGES = "agentlightning.stages"
 """When a span passed each stage of the pipeline, list of int: its place in the queue, then nanoseconds since 1970
 (taken from the queue, prepared, spilled, given to the store; 0: not passed). Only while the log is at DEBUG."""
+
+SUPPRESS = "suppress_instrumentation"
+"""Key of OpenTelemetry's context by which code asks instrumentors for silence."""

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 OWN_HEADER = "x-agentlightning-client"
 """Header of our own clients' requests."""
 
-_SUPPRESS = ("suppress_instrumentation", "suppress_http_instrumentation")
+_SUPPRESS = (semconv.SUPPRESS, "suppress_http_instrumentation")
 """Keys by which other libraries ask for silence in OpenTelemetry's context."""
 _SECRET = frozenset(
     ("authorization", "proxy-authorization", "api-key", "x-api-key", "x-goog-api-key", "cookie", "set-cookie")

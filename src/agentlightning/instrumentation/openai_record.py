@@ -42,9 +42,6 @@ _NAMES = {
 }
 """Names of spans, those of OpenInference."""
 
-_SUPPRESS = "suppress_instrumentation"
-"""Key by which other libraries ask for silence in OpenTelemetry's context."""
-
 
 class RecordedCall(Call):
     """A request with a span of our own, from the request to the end of its answer."""
@@ -213,7 +210,7 @@ class _Body:
 
 def start_call(tracer: Tracer, client: object, request: Request) -> RecordedCall | None:
     """Start the span of a request; None when instrumentation is suppressed."""
-    if context_api.get_value(_SUPPRESS):
+    if context_api.get_value(semconv.SUPPRESS):
         return None
     span = tracer.start_span(_NAMES.get(request.path, request.path.strip("/") or "request"), enclosing_context())
     call = RecordedCall(span, request)

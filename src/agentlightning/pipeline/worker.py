@@ -13,7 +13,9 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from agentlightning import settings
+from opentelemetry import context
+
+from agentlightning import semconv, settings
 from agentlightning._internal.guard import failures, guard
 from agentlightning.pipeline import stage
 from agentlightning.pipeline.export import Exporter
@@ -199,6 +201,8 @@ class Worker:
         return self._thread is not None and self._thread.is_alive()
 
     def _run(self) -> None:
+        # Requests of ours are none of the program's: instrumentors of HTTP clients would make spans of them for ever.
+        context.attach(context.set_value(semconv.SUPPRESS, value=True))
         while not self._is_resting:
             try:
                 self._work()

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from opentelemetry import context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 
@@ -281,6 +282,26 @@ def test_a_flush_does_not_wait_for_a_store_that_is_long_away(impatient: None, mo
     began = time.monotonic()
     assert not flush.wait(5)
     assert time.monotonic() - began < 1
+
+
+def test_what_the_worker_sends_is_no_call_of_the_program() -> None:
+    """Instrumentors of HTTP clients are asked for silence: their spans would be sent, and make spans, for ever."""
+    seen: list[object] = []
+
+    class Asking(RecordingStore):
+        def write_batch(self, batch: WriteBatch) -> WriteResult:
+            seen.append(context.get_value("suppress_instrumentation"))
+            return super().write_batch(batch)
+
+    parts = Parts(Asking())
+    parts.worker.start()
+    parts.emit()
+    flush = Flush()
+    parts.queue.put(flush)
+    assert flush.wait(10)
+    parts.worker.rest(10)
+    assert seen == [True]
+    assert context.get_value("suppress_instrumentation") is None
 
 
 @pytest.mark.parametrize("error", [ValueError("bad"), MemoryError(), RecursionError(), SystemExit(3)])
