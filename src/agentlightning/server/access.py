@@ -148,11 +148,6 @@ class AccessRules:
         own = () if self._loopback else (host, socket.gethostname(), socket.getfqdn())
         self._hosts = {name.lower() for name in (*_LOOPBACK_NAMES, *own, *allowed_hosts)}
 
-    def check(self, method: str, path: str, headers: Mapping[str, str]) -> Refusal | None:
-        """Return why a request is refused, or None when it may go on; see ``admit``."""
-        found = self.admit(method, path, headers)
-        return found if isinstance(found, Refusal) else None
-
     def admit(self, method: str, path: str, headers: Mapping[str, str]) -> Refusal | Grant:
         """Return what a request may reach, or why it is refused; *headers* have lower-case names.
 
@@ -180,11 +175,6 @@ class AccessRules:
         if token.project is not None and (asked not in {"", token.project} or path in _OF_ALL_PROJECTS):
             return Refusal(403, "this token is bound to another project, or to one where all are asked for")
         return Grant(token.project)
-
-    def project_of(self, headers: Mapping[str, str]) -> str | None:
-        """Return the only project that the token of a request opens; None where it opens all, or there is none."""
-        token = self._find(headers.get("authorization", "").partition(" ")[2])
-        return None if token is None else token.project
 
     def _find(self, text: str) -> Token | None:
         hashed = _hash(text.strip())

@@ -12,7 +12,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from agentlightning.errors import AccessError, StoreError, UnknownIdError
-from agentlightning.server.access import AccessRules, TokenFile, new_token
+from agentlightning.server.access import AccessRules, Refusal, TokenFile, new_token
 from agentlightning.server.forward.message import message_of
 from agentlightning.server.gate import Gate
 from agentlightning.server.launcher import LightningStoreServer, ServerOptions
@@ -193,7 +193,7 @@ async def test_a_token_taken_back_while_its_body_comes_opens_no_more(tmp_path: P
 
     async def receive() -> Any:
         path.write_text("[]")
-        assert AccessRules("127.0.0.1", file).check("POST", "/v1/batches", headers) is not None
+        assert isinstance(AccessRules("127.0.0.1", file).admit("POST", "/v1/batches", headers), Refusal)
         return {"type": "http.request", "body": b"{}", "more_body": False}
 
     async def send(message: Any) -> None:

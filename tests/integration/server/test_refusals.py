@@ -18,7 +18,7 @@ import uvicorn
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from agentlightning.errors import QueryTimeoutError, SettingError
-from agentlightning.server.access import AccessRules, TokenFile, new_token
+from agentlightning.server.access import AccessRules, Grant, TokenFile, new_token
 from agentlightning.server.gate import Gate, GateLimits
 from agentlightning.server.launcher import LightningStoreServer, ServerOptions, run_server
 from agentlightning.store import InMemoryLightningStore, LightningStoreClient, SqliteLightningStore, wire
@@ -263,7 +263,7 @@ def test_other_machines_need_a_token() -> None:
     with pytest.raises(SettingError, match="--tokens"):
         AccessRules("0.0.0.0")
     AccessRules("::1")
-    assert AccessRules("127.0.0.1").check("GET", "/", {"host": "[::1]:1"}) is None
+    assert AccessRules("127.0.0.1").admit("GET", "/", {"host": "[::1]:1"}) == Grant()
 
 
 def test_a_slow_client_keeps_nobody_waiting(server: LightningStoreServer, http: httpx.Client) -> None:

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 from agentlightning._internal.ids import process_key
 from agentlightning.errors import StoreError
+from agentlightning.server.access import Refusal
 from agentlightning.server.connection import CONNECTION
 from agentlightning.server.fence import FencedStore
 from agentlightning.server.proxy.probe import CREDENTIALS, TokenIds
@@ -97,10 +98,10 @@ class Relay:
         Raises:
             RefusedError: It may not.
         """
-        refusal = self._rules.check(scope["method"], scope["path"], headers)
-        if refusal is not None:
-            raise RefusedError(refusal.status, refusal.reason)
-        bound = self._rules.project_of(headers)
+        admitted = self._rules.admit(scope["method"], scope["path"], headers)
+        if isinstance(admitted, Refusal):
+            raise RefusedError(admitted.status, admitted.reason)
+        bound = admitted.project
         if bound not in {None, self._sink.store.project}:
             raise RefusedError(403, f"this token is bound to project {bound!r}")
         body = await read_body(headers, receive, scope[CONNECTION], room)
