@@ -34,6 +34,10 @@ def test_every_end_stores_everything(programs: Programs, code: str, status: int)
     assert programs.account().total_lost == 0
 
 
+FORKS = "ignore:This process:DeprecationWarning"
+"""From 3.12 on Python warns of a fork beside threads: those of the program, or ours while a store holds them."""
+
+
 def test_a_forked_child_delivers_its_own_spans_and_not_its_parent_s(programs: Programs) -> None:
     """Thirty forks while four threads emit: no deadlock, nothing lost, nothing twice."""
     code = """
@@ -55,7 +59,7 @@ stop.set(); [thread.join() for thread in threads]
 flush(10)
 print(sum(made))
 """
-    own = int(programs.run(code))
+    own = int(programs.run(code, PYTHONWARNINGS=FORKS))
     assert programs.stored() == own + 150
     assert programs.account().total_lost == 0
 
@@ -90,7 +94,7 @@ if not child:
 os.waitpid(child, 0)
 print(before)
 """
-    before = int(programs.run(code, AGL_FLUSH_TIMEOUT_S="0.5"))
+    before = int(programs.run(code, AGL_FLUSH_TIMEOUT_S="0.5", PYTHONWARNINGS=FORKS))
     connection.rollback()
     connection.close()
     programs.agl("run", "true")
