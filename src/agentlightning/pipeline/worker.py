@@ -105,8 +105,6 @@ class Worker:
         self._delivering_since: float | None = None
         self._thread: threading.Thread | None = None
         self._watcher: threading.Thread | None = None
-        self._taken_ns = 0
-        """When the items were taken that are being prepared; 0 while stages are not noted."""
         self._is_resting = False
         self._starting = threading.Lock()
         self._inside: set[int] = set()
@@ -270,14 +268,14 @@ class Worker:
         """Bring the next items in order behind the earlier ones, as records, and return how many there were."""
         with self._order:
             items = self._queue.take(BATCH_SPANS)
-            self._taken_ns = stage.now_ns()
+            taken_ns = stage.now_ns()
             # Taken after the queue: a span that ended in between is in the queue behind its note, never before it.
             items.extend(OpenSpan(span) for span in self._open_spans.take())
             with guard("worker.tail"):
                 self._tail.expire()
             if items:
                 try:
-                    self._put(items, relieve=relieve)
+                    self._put(items, taken_ns, relieve=relieve)
                 except Exception as error:  # noqa: BLE001 - a step of ours that must not fail did: count what it cost
                     failures.note("worker.put", error)
                     self._ledger.count("store_error", sum(isinstance(item, EndedSpan) for item in items))
@@ -304,10 +302,10 @@ class Worker:
                 with self._order:
                     self._flushes = [*flushes, *self._flushes]
 
-    def _put(self, items: list[Item], *, relieve: bool) -> None:
+    def _put(self, items: list[Item], taken_ns: int, *, relieve: bool) -> None:
         # First, and in any case: nobody looks at them before this lock is given back.
         self._flushes += [item for item in items if isinstance(item, Flush)]
-        for batch in self._intake.batches(items, self._taken_ns):
+        for batch in self._intake.batches(items, taken_ns):
             self._hand_on(batch, relieve=relieve)
 
     def held(self) -> int:

@@ -27,7 +27,7 @@ _ENVIRONMENT_NAME = re.compile(r"(?:_KEY|_TOKEN|_SECRET|PASSWORD|PASSWD|_CREDENT
 _SHORTEST_SECRET = 12
 """A value in the environment that is shorter is likely a word, and replacing it would damage texts."""
 
-_BETWEEN = b"\0"
+BETWEEN = "\0"
 """Stands between texts that are looked at together; no pattern of the first look reaches across it."""
 
 
@@ -105,7 +105,7 @@ class Finder:
             return
         parts = [text.encode("utf-8", "surrogatepass") for text in texts]
         starts = [0, *itertools.accumulate(len(part) + 1 for part in parts)]
-        data = _BETWEEN.join(parts)
+        data = BETWEEN.encode().join(parts)
         known = {place for place, text in enumerate(texts) for secret in self._secrets if secret in text}
         # From the byte between two texts on: some patterns want to see what is in front of a word.
         match = look.search(data, 0, len(data))

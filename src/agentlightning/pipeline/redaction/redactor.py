@@ -11,7 +11,7 @@ import msgspec
 from agentlightning import semconv
 from agentlightning._internal.guard import tally
 from agentlightning.pipeline.redaction.credential import names_credential
-from agentlightning.pipeline.redaction.finder import MARK, NAMED, Finder, Secret, environment_secrets
+from agentlightning.pipeline.redaction.finder import BETWEEN, MARK, NAMED, Finder, Secret, environment_secrets
 from agentlightning.pipeline.redaction.rule import Options
 from agentlightning.pipeline.redaction.secret_key import HashKey
 
@@ -28,9 +28,6 @@ _MOST_PASSES = 4
 _MOST_KEYS = 10_000
 _MOST_RESOURCES = 64
 _MAX_DEPTH = 50
-_BETWEEN = "\0"
-"""Stands between the texts of a record, which are searched together."""
-
 _PIECE = 2**16
 """Characters that are looked at together; at most one span more."""
 
@@ -177,7 +174,7 @@ class Redactor:
             record.scope_name = self._judge(record.scope_name)[1]
         if record.scope_version:
             record.scope_version = self._judge(record.scope_version)[1]
-        look.text = _BETWEEN.join(texts)
+        look.text = BETWEEN.join(texts)
 
     def _suspects(self, looks: list[_Look]) -> list[_Look]:
         """Return those whose texts have to be looked at one by one; all of them where the first look fails."""
