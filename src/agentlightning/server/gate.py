@@ -52,8 +52,11 @@ class GateLimits:
     """Longest time for a body to arrive."""
 
 
-class _RefusedError(Exception):
+class RefusedError(Exception):
+    """A request that goes nowhere; its text says why."""
+
     def __init__(self, status: int, reason: str, *, retry_after_s: int | None = None, name: str = "") -> None:
+        """Refuse with *status*, for *reason*; *name* is that of an error of ours, where there is one."""
         super().__init__(reason)
         self.status = status
         self.retry_after_s = retry_after_s
@@ -70,7 +73,8 @@ class Gate:
         self._limits = limits or GateLimits()
         # Spans take several times the room of their body: but for these few, requests wait as bytes.
         self._turns = asyncio.Semaphore(_LARGE_AT_ONCE)
-        self.waiting_bytes = 0
+        most = self._limits.waiting_bytes
+        self._hall = Hall(most, "too much is waiting for the disk", for_small=most // 4)
         self.refused = 0
         """Requests that were refused, for ``/metrics``."""
         self.further_counts: Callable[[], Mapping[str, int]] = dict
@@ -84,22 +88,27 @@ class Gate:
                 return
             await self._app(scope, receive, send)
             return
-        room = _Room(self)
+        room = Room(self._hall)
         try:
             await self._serve(scope, receive, send, room)
         finally:
-            self.waiting_bytes -= room.taken
+            room.leave()
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send, room: _Room) -> None:
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of the bodies of all requests that are under way."""
+        return self._hall.taken
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, room: Room) -> None:
         try:
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
             project = self._admit(scope, headers)
             body = await asyncio.wait_for(self._read(headers, receive, room), self._limits.body_timeout_s)
-        except _RefusedError as error:
+        except RefusedError as error:
             await self._refuse(scope, send, error)
             return
         except asyncio.TimeoutError:
-            await self._refuse(scope, send, _RefusedError(408, "the body took too long"))
+            await self._refuse(scope, send, RefusedError(408, "the body took too long"))
             return
         # Not a header: a client could send one.
         scope["agentlightning.project"] = project
@@ -111,71 +120,48 @@ class Gate:
         """Return the only project that the request may reach, None for all.
 
         Raises:
-            _RefusedError: It may reach nothing.
+            RefusedError: It may reach nothing.
         """
         found = self._rules.admit(scope["method"], scope["path"], headers)
         if isinstance(found, Refusal):
-            raise _RefusedError(found.status, found.reason)
+            raise RefusedError(found.status, found.reason)
         return found.project
 
-    def has_room(self, taken: int, count: int) -> bool:
-        """Tell whether a request that has *taken* so many bytes may take *count* more; a single one always may.
-
-        The last part of the room is for small requests: large ones that arrive slowly do not keep them out.
-        """
-        bound = self._limits.waiting_bytes
-        if taken + count > _LARGE_BYTES:
-            bound -= bound // 4
-        return self.waiting_bytes == taken or self.waiting_bytes + count <= bound
-
-    async def _read(self, headers: dict[str, str], receive: Receive, room: _Room) -> bytes:
+    async def _read(self, headers: dict[str, str], receive: Receive, room: Room) -> bytes:
         content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         encoding = headers.get("content-encoding", "identity").strip().lower()
         if encoding not in {"identity", "gzip", "deflate"}:
-            raise _RefusedError(415, "a body may be sent plain, or compressed by gzip or deflate")
+            raise RefusedError(415, "a body may be sent plain, or compressed by gzip or deflate")
         announced = headers.get("content-length", "0")
         if announced.isdigit() and int(announced) > self._limits.body_bytes:
             raise self._too_large()
         # Before it is read: else many would be read in part, and none to its end.
-        room.reserve(int(announced) if announced.isdigit() else 0)
+        room.grow(int(announced) if announced.isdigit() else 0)
         inflate = _Inflate(encoding, self._limits.body_bytes, room)
         checksum, size = 0, 0
         more = True
         while more:
             message = await receive()
             if message["type"] != "http.request":
-                raise _RefusedError(400, "the client went away")
+                raise RefusedError(400, "the client went away")
             part: bytes = message.get("body", b"")
             more = message.get("more_body", False)
             checksum, size = zlib.crc32(part, checksum), size + len(part)
             if size > self._limits.body_bytes or not inflate.feed(part):
                 raise self._too_large()
         if size and content_type not in _CONTENT_TYPES:
-            raise _RefusedError(415, f"content type {content_type!r} is not taken here")
+            raise RefusedError(415, f"content type {content_type!r} is not taken here")
         expected = headers.get(wire.CRC_HEADER)
         if expected is not None and expected.lower() != f"{checksum:08x}":
-            raise _RefusedError(400, "the body does not fit its checksum", name="ChecksumError")
+            raise RefusedError(400, "the body does not fit its checksum", name="ChecksumError")
         return inflate.result()
 
-    def _too_large(self) -> _RefusedError:
-        return _RefusedError(413, f"a body may have {self._limits.body_bytes} bytes after inflation")
+    def _too_large(self) -> RefusedError:
+        return RefusedError(413, f"a body may have {self._limits.body_bytes} bytes after inflation")
 
-    async def _refuse(self, scope: Scope, send: Send, error: _RefusedError) -> None:
+    async def _refuse(self, scope: Scope, send: Send, error: RefusedError) -> None:
         self.refused += 1
-        peer = scope.get("client")
-        write_audit("refused", peer[0] if peer else None, scope["method"], scope["path"], error.status, str(error))
-        body = json.dumps({"error": error.name or "Refused", "message": str(error)}).encode()
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-            (b"connection", b"close"),  # the rest of the body is not read
-        ]
-        if error.retry_after_s is not None:
-            headers.append((b"retry-after", str(error.retry_after_s).encode()))
-        if error.status == _UNAUTHORIZED:
-            headers.append((b"www-authenticate", b"Bearer"))
-        await send({"type": "http.response.start", "status": error.status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        await refuse(scope, send, error, {"error": error.name or "Refused", "message": str(error)})
 
 
 _UNAUTHORIZED = 401
@@ -186,36 +172,75 @@ def write_audit(event: str, *fields: object) -> None:
     audit.warning("%s", json.dumps([event, *fields]))
 
 
-class _Room:
-    """What one request takes of the bytes that may wait, counted as they arrive."""
+async def refuse(scope: Scope, send: Send, error: RefusedError, content: object) -> None:
+    """Answer a refused request with *content* as JSON, write its audit line, and close: its body is not read."""
+    peer = scope.get("client")
+    write_audit("refused", peer[0] if peer else None, scope["method"], scope["path"], error.status, str(error))
+    body = json.dumps(content).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
+    if error.retry_after_s is not None:
+        headers.append((b"retry-after", str(error.retry_after_s).encode()))
+    if error.status == _UNAUTHORIZED:
+        headers.append((b"www-authenticate", b"Bearer"))
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
-    def __init__(self, gate: Gate) -> None:
-        self._gate = gate
-        self._arrived = 0
+
+class Hall:
+    """Counts the bytes of the bodies of all requests that are under way; one event loop."""
+
+    def __init__(self, most: int, reason: str, *, for_small: int = 0) -> None:
+        """Take *most* bytes together, and say *reason* when there are more.
+
+        The last *for_small* of them are for small requests: large ones that arrive slowly do not keep them out.
+        """
         self.taken = 0
+        self.reason = reason
+        self._most = most
+        self._for_small = for_small
 
-    def reserve(self, count: int) -> None:
-        """Take *count* bytes for what was announced.
+    def has_room(self, taken: int, count: int) -> bool:
+        """Tell whether a request that has *taken* so many bytes may take *count* more; a single one always may."""
+        bound = self._most - (self._for_small if taken + count > _LARGE_BYTES else 0)
+        return self.taken == taken or self.taken + count <= bound
+
+
+class Room:
+    """What one request takes of a hall, as its body is announced and as it arrives."""
+
+    def __init__(self, hall: Hall) -> None:
+        """Take nothing yet."""
+        self._hall = hall
+        self._taken = 0
+
+    def grow(self, size: int) -> None:
+        """Take *size* bytes in all; what was taken before stays.
 
         Raises:
-            _RefusedError: Too much is waiting.
+            RefusedError: Too much is under way.
         """
-        if not self._gate.has_room(self.taken, count):
-            raise _RefusedError(503, "too much is waiting for the disk", retry_after_s=1)
-        self._gate.waiting_bytes += count
-        self.taken += count
+        if self._taken >= max(size, 1):
+            return
+        more = size - self._taken
+        if not self._hall.has_room(self._taken, more):
+            raise RefusedError(503, self._hall.reason, retry_after_s=1)
+        self._hall.taken += more
+        self._taken = size
 
-    def take(self, count: int) -> None:
-        """Note that *count* bytes have arrived, inflated; errors as in ``reserve``."""
-        self._arrived += count
-        if self._arrived > self.taken:
-            self.reserve(self._arrived - self.taken)
+    def leave(self) -> None:
+        """Give everything back."""
+        self._hall.taken -= self._taken
+        self._taken = 0
 
 
 class _Inflate:
     """Collects a body, inflated, up to a bound; reads every member of a gzip body."""
 
-    def __init__(self, encoding: str, limit: int, room: _Room) -> None:
+    def __init__(self, encoding: str, limit: int, room: Room) -> None:
         self._room = room
         self._parts: list[bytes] = []
         self._size = 0
@@ -234,7 +259,7 @@ class _Inflate:
                 inflated = self._stream.decompress(part, self._limit - self._size + 1)
             except zlib.error:
                 if self._encoding != "deflate" or self._began:
-                    raise _RefusedError(400, f"the body is no valid {self._encoding}") from None
+                    raise RefusedError(400, f"the body is no valid {self._encoding}") from None
                 # Some clients send deflate without its zlib header.
                 self._stream, self._began = zlib.decompressobj(_RAW), True
                 continue
@@ -245,20 +270,20 @@ class _Inflate:
             if self._stream.eof and part:
                 self._members += 1
                 if self._members > _MOST_MEMBERS:
-                    raise _RefusedError(400, f"the body has more than {_MOST_MEMBERS} members of {self._encoding}")
+                    raise RefusedError(400, f"the body has more than {_MOST_MEMBERS} members of {self._encoding}")
                 self._stream = zlib.decompressobj(_GZIP if self._encoding == "gzip" else _ZLIB)
         return True
 
     def _keep(self, part: bytes) -> bool:
-        self._room.take(len(part))
         self._size += len(part)
+        self._room.grow(self._size)
         self._parts.append(part)
         return self._size <= self._limit
 
     def result(self) -> bytes:
         """Return the whole body."""
         if self._stream is not None and self._began and not self._stream.eof:
-            raise _RefusedError(400, f"the body ends in the middle of its {self._encoding}")
+            raise RefusedError(400, f"the body ends in the middle of its {self._encoding}")
         return b"".join(self._parts)
 
 

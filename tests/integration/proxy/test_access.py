@@ -14,8 +14,8 @@ import pytest
 from agentlightning import open_store
 from agentlightning._internal.ids import implicit_ids
 from agentlightning.server.access import TokenFile, new_token
+from agentlightning.server.gate import Hall, RefusedError, Room
 from agentlightning.server.proxy import LLMProxy
-from agentlightning.server.proxy.request import Hall, RefusedError, Room
 from agentlightning.store import LightningStoreClient, SqliteLightningStore
 from agentlightning.testing import ModelServer
 from agentlightning.testing.store_contract_spans import record_of
@@ -158,7 +158,7 @@ def test_a_body_that_does_not_go_on_is_left(monkeypatch: pytest.MonkeyPatch, cap
 
 def test_bodies_are_bounded_together() -> None:
     """A request that is alone may take any room, and what is under way with others has a bound."""
-    hall = Hall(10)
+    hall = Hall(10, "too much is under way")
     first, second = Room(hall), Room(hall)
     first.grow(20)
     with pytest.raises(RefusedError) as info:

@@ -17,9 +17,10 @@ from agentlightning.errors import StoreError
 from agentlightning.server.access import Refusal
 from agentlightning.server.connection import CONNECTION
 from agentlightning.server.fence import FencedStore
+from agentlightning.server.gate import Hall, RefusedError, Room, refuse
 from agentlightning.server.proxy.probe import CREDENTIALS, TokenIds
 from agentlightning.server.proxy.record import NAMES, RecordedCall
-from agentlightning.server.proxy.request import Hall, RefusedError, Request, Room, read_body, refuse, reply
+from agentlightning.server.proxy.request import MOST_WAITING_BYTES, Request, error_body, read_body, reply
 from agentlightning.server.proxy.sink import resolve
 from agentlightning.server.proxy.upstream import Answer, Outgoing, Upstream
 from agentlightning.store import wire
@@ -65,7 +66,7 @@ class Relay:
         self._rules = rules
         self._behind = behind
         self._for_us = _FOR_US if has_tokens else frozenset[bytes]()
-        self._hall = Hall()
+        self._hall = Hall(MOST_WAITING_BYTES, "too much is under way")
         self._upstream = Upstream()
         self._process = process_key()
         self._token_ids = TokenIds(self._upstream)
@@ -86,7 +87,7 @@ class Relay:
             request, call = await self._take(scope, match, headers, receive, room)
             await self._serve(request, call, send)
         except RefusedError as error:
-            await refuse(scope, send, error)
+            await refuse(scope, send, error, error_body(str(error), "refused"))
         finally:
             room.leave()
 

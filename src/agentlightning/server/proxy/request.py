@@ -7,31 +7,20 @@ import json
 from typing import TYPE_CHECKING, Any, cast
 
 from agentlightning.server.connection import CONNECTION
-from agentlightning.server.gate import write_audit
+from agentlightning.server.gate import RefusedError
 from agentlightning.server.proxy.backend import is_anthropic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agentlightning.server.connection import PatientProtocol
-    from agentlightning.server.gate import Receive, Scope, Send
+    from agentlightning.server.gate import Receive, Room, Scope, Send
 
 MOST_BODY_BYTES = 256 * 2**20
 MOST_WAITING_BYTES = 2**29
 """Bodies of all calls that are under way together."""
 PART_TIMEOUT_S = 30.0
 """Longest pause between two parts of a body."""
-_UNAUTHORIZED = 401
-
-
-class RefusedError(Exception):
-    """A request that goes nowhere; its text says why."""
-
-    def __init__(self, status: int, reason: str, *, retry_after_s: int | None = None) -> None:
-        """Refuse with *status*, for *reason*."""
-        super().__init__(reason)
-        self.status = status
-        self.retry_after_s = retry_after_s
 
 
 class Request:
@@ -62,43 +51,6 @@ def _fields(body: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return cast("dict[str, Any]", value) if isinstance(value, dict) else None
-
-
-class Hall:
-    """Counts the bytes of all bodies; one event loop."""
-
-    def __init__(self, most: int = MOST_WAITING_BYTES) -> None:
-        """Take *most* bytes together."""
-        self.most = most
-        self.taken = 0
-
-
-class Room:
-    """What one request takes of a hall."""
-
-    def __init__(self, hall: Hall) -> None:
-        """Take nothing yet."""
-        self._hall = hall
-        self._taken = 0
-
-    def grow(self, size: int) -> None:
-        """Take *size* bytes in all; a single request always may.
-
-        Raises:
-            RefusedError: Too much is under way.
-        """
-        more = size - self._taken
-        if more <= 0:
-            return
-        if self._hall.taken > self._taken and self._hall.taken + more > self._hall.most:
-            raise RefusedError(503, "too much is under way", retry_after_s=1)
-        self._hall.taken += more
-        self._taken = size
-
-    def leave(self) -> None:
-        """Give everything back."""
-        self._hall.taken -= self._taken
-        self._taken = 0
 
 
 async def read_body(headers: Mapping[str, str], receive: Receive, connection: PatientProtocol, room: Room) -> bytes:
@@ -134,21 +86,14 @@ def _grow(room: Room, size: int) -> None:
     room.grow(size)
 
 
-async def refuse(scope: Scope, send: Send, error: RefusedError) -> None:
-    """Answer a request that goes nowhere, write its audit line, and close the connection: its body is not read."""
-    peer = scope.get("client")
-    write_audit("refused", peer[0] if peer else None, scope["method"], scope["path"], error.status, str(error))
-    more = [(b"connection", b"close")]
-    if error.retry_after_s is not None:
-        more.append((b"retry-after", str(error.retry_after_s).encode()))
-    if error.status == _UNAUTHORIZED:
-        more.append((b"www-authenticate", b"Bearer"))
-    await reply(send, error.status, str(error), "refused", more)
-
-
-async def reply(send: Send, status: int, reason: str, kind: str, more: list[tuple[bytes, bytes]] | None = None) -> None:
-    """Answer with an error of our own, in the form that clients of the OpenAI API read, and *more* headers."""
-    body = json.dumps({"error": {"message": f"agentlightning proxy: {reason}", "type": kind, "code": None}}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *(more or ())]
+async def reply(send: Send, status: int, reason: str, kind: str) -> None:
+    """Answer with an error of our own."""
+    body = json.dumps(error_body(reason, kind)).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+def error_body(reason: str, kind: str) -> dict[str, dict[str, str | None]]:
+    """Return an error of our own in the form that clients of the OpenAI API read."""
+    return {"error": {"message": f"agentlightning proxy: {reason}", "type": kind, "code": None}}
